@@ -1,0 +1,72 @@
+#include "io/loop.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+
+enum { LAG_EVERY_MS = 1000 };
+
+static void on_lag_timer(uv_timer_t *timer)
+{
+    struct nd_loop *loop = timer->data;
+    uint64_t now = nd_clock_nanos();
+
+    loop->lag_last = now > loop->lag_due ? now - loop->lag_due : 0;
+    if (loop->lag_last > loop->lag_most)
+        loop->lag_most = loop->lag_last;
+    loop->lag_due = now + (uint64_t)LAG_EVERY_MS * 1000000;
+    uv_timer_start(timer, on_lag_timer, LAG_EVERY_MS, 0);
+}
+
+int nd_loop_init(struct nd_loop *loop, struct nd_err *err)
+{
+    int rc = uv_loop_init(&loop->uv);
+
+    if (rc < 0)
+        return nd_loop_err(err, rc, "loop_failed", NULL, "can't start the event loop");
+    loop->uv.data = loop;
+    uv_timer_init(&loop->uv, &loop->lag_timer);
+    loop->lag_timer.data = loop;
+    loop->lag_due = nd_clock_nanos() + (uint64_t)LAG_EVERY_MS * 1000000;
+    loop->lag_most = loop->lag_last = 0;
+    uv_timer_start(&loop->lag_timer, on_lag_timer, LAG_EVERY_MS, 0);
+    uv_unref((uv_handle_t *)&loop->lag_timer);
+    return 0;
+}
+
+void nd_loop_fini(struct nd_loop *loop)
+{
+    uv_close((uv_handle_t *)&loop->lag_timer, NULL);
+    while (uv_run(&loop->uv, UV_RUN_NOWAIT) != 0 && uv_loop_alive(&loop->uv))
+        uv_run(&loop->uv, UV_RUN_ONCE);
+    if (uv_loop_close(&loop->uv) < 0) {
+        fputs("nextdeploy: handles left open at the end of the loop:\n", stderr);
+        uv_print_all_handles(&loop->uv, stderr);
+        abort();
+    }
+}
+
+int nd_loop_run(struct nd_loop *loop)
+{
+    return uv_run(&loop->uv, UV_RUN_DEFAULT);
+}
+
+void nd_loop_stop(struct nd_loop *loop)
+{
+    uv_stop(&loop->uv);
+}
+
+double nd_loop_lag(struct nd_loop *loop)
+{
+    double most = (double)loop->lag_most / 1e6;
+
+    loop->lag_most = 0;
+    return most;
+}
+
+int nd_loop_err(struct nd_err *err, int uv_code, const char *code, const char *hint,
+                const char *doing)
+{
+    return nd_err_set(err, code, hint, "%s: %s", doing, uv_strerror(uv_code));
+}

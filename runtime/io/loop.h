@@ -1,0 +1,36 @@
+/*
+ * loop.h - the libuv loop, and its orderly end.
+ *
+ * One loop a process. `user` is for the layer above. nd_loop_fini runs the loop until every close
+ * callback has run and then proves that no handle is left: what is, is named on stderr and the
+ * process aborts, since a leaked handle is a bug that would otherwise show as a hang.
+ */
+#ifndef ND_IO_LOOP_H
+#define ND_IO_LOOP_H
+
+#include <stdint.h>
+#include <uv.h>
+
+#include "base/err.h"
+
+struct nd_loop {
+    uv_loop_t uv;
+    uv_timer_t lag_timer; /* unreferenced; wakes once a second to measure lag */
+    uint64_t lag_due;     /* ns, monotonic: when lag_timer should have fired */
+    uint64_t lag_last;    /* ns: how late it was the last time */
+    uint64_t lag_most;    /* ns: the most since the last nd_loop_lag */
+};
+
+int nd_loop_init(struct nd_loop *loop, struct nd_err *err);
+void nd_loop_fini(struct nd_loop *loop);
+int nd_loop_run(struct nd_loop *loop); /* until nothing referenced is left, or nd_loop_stop */
+void nd_loop_stop(struct nd_loop *loop);
+
+/* The most the loop was late, in milliseconds, since the last call. */
+double nd_loop_lag(struct nd_loop *loop);
+
+/* An nd_err from a libuv error code (negative); returns -1. */
+int nd_loop_err(struct nd_err *err, int uv_code, const char *code, const char *hint,
+                const char *doing);
+
+#endif

@@ -1,0 +1,78 @@
+/*
+ * nd_test_host.c - runs busted specs inside a loop, with every binding of the daemon.
+ *
+ * `nd-test-host SPEC...` exits with busted's verdict. At the end it frees the Lua state and closes
+ * the loop, which aborts if a spec left a handle open.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "bind/bind.h"
+#include "script/embed.h"
+#include "script/task.h"
+
+static const char runner[] =
+    "for name in pairs(package.loaded) do if name:match('^busted') then package.loaded[name] = nil "
+    "end end\n"
+    "require 'busted.runner'({standalone = false, output = 'plainTerminal'})\n";
+
+static void on_end(void *arg, lua_State *L, int status)
+{
+    int *exit_status = arg;
+
+    if (status != LUA_OK) {
+        fprintf(stderr, "nd-test-host: %s\n", luaL_tolstring(L, -1, NULL));
+        *exit_status = 1;
+    }
+}
+
+/* busted ends by os.exit, which would skip our own end: raise instead and remember the status. */
+static int leave(lua_State *L)
+{
+    int *exit_status = lua_touserdata(L, lua_upvalueindex(1));
+
+    if (lua_isboolean(L, 1))
+        *exit_status = lua_toboolean(L, 1) ? 0 : 1;
+    else
+        *exit_status = (int)luaL_optinteger(L, 1, 0);
+    nd_task_end_all(nd_host_of(L));
+    return lua_yield(L, 0);
+}
+
+int main(int argc, char **argv)
+{
+    struct nd_loop loop;
+    struct nd_err err = {0};
+    struct nd_host *host;
+    lua_State *L;
+    int status = 1;
+
+    if (nd_loop_init(&loop, &err) < 0) {
+        fprintf(stderr, "nd-test-host: %s\n", err.message);
+        return 1;
+    }
+    host = nd_host_new(&loop);
+    L = nd_host_lua(host);
+    nd_embed_open(L);
+    nd_bind_open(host);
+    lua_newtable(L);
+    for (int i = 0; i < argc; i++) {
+        lua_pushstring(L, argv[i]);
+        lua_rawseti(L, -2, i);
+    }
+    lua_setglobal(L, "arg");
+    lua_getglobal(L, "os");
+    lua_pushlightuserdata(L, &status);
+    lua_pushcclosure(L, leave, 1);
+    lua_setfield(L, -2, "exit");
+    lua_pop(L, 1);
+    if (luaL_loadbuffer(L, runner, sizeof runner - 1, "=runner") != LUA_OK) {
+        fprintf(stderr, "nd-test-host: %s\n", lua_tostring(L, -1));
+        return 1;
+    }
+    nd_task_spawn(host, L, 0, "busted", on_end, &status);
+    nd_loop_run(&loop);
+    nd_host_free(host);
+    nd_loop_fini(&loop);
+    return status;
+}
