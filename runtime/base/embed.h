@@ -8,9 +8,9 @@
 #define ND_BASE_EMBED_H
 
 struct nd_embed {
-    const char *path;  /* relative to the source tree; NULL ends the table */
-    const char *text;  /* NUL-terminated */
-    const char *end;   /* one past the last byte of the file */
+    const char *path; /* relative to the source tree; NULL ends the table */
+    const char *text; /* NUL-terminated */
+    const char *end;  /* one past the last byte of the file */
 };
 
 extern const struct nd_embed nd_embedded_lua[]; /* defined once in each program by the build */

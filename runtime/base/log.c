@@ -60,6 +60,6 @@ void nd_log(enum nd_log_level level, const char *format, ...)
 
 void nd_log_err(const char *doing, const struct nd_err *err)
 {
-    nd_log(ND_LOG_ERROR, "%s: %s (%s)%s%s", doing, err->message, err->code, err->hint[0] ? " - " : "",
-           err->hint);
+    nd_log(ND_LOG_ERROR, "%s: %s (%s)%s%s", doing, err->message, err->code,
+           err->hint[0] ? " - " : "", err->hint);
 }

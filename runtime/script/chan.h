@@ -19,8 +19,8 @@ struct nd_chan;
 
 struct nd_chan_type {
     void (*pause)(void *arg, bool stop); /* NULL: the producer can't be slowed down */
-    void (*close)(void *arg);            /* the listener left; the producer still owes nd_chan_end */
-    size_t high;                         /* bytes; 0: 256 KiB */
+    void (*close)(void *arg); /* the listener left; the producer still owes nd_chan_end */
+    size_t high;              /* bytes; 0: 256 KiB */
 };
 
 /* Pushes the userdata; the producer keeps the pointer until it calls nd_chan_end. */
@@ -28,7 +28,7 @@ ND_RAISES struct nd_chan *nd_chan_new(lua_State *L, const struct nd_chan_type *t
 void nd_chan_add(struct nd_chan *ch, int kind, const void *data, size_t length); /* copies */
 /* No more items. With err->code set, recv raises it after the queued items. Drops the holder. */
 void nd_chan_end(struct nd_chan *ch, const struct nd_err *err);
-bool nd_chan_closed(const struct nd_chan *ch); /* the listener left */
+bool nd_chan_closed(const struct nd_chan *ch);    /* the listener left */
 size_t nd_chan_waiting(const struct nd_chan *ch); /* bytes */
 
 #endif

@@ -8,6 +8,7 @@
 #define ND_SCRIPT_EMBED_H
 
 #include <lua.h>
+#include <stdbool.h>
 
 #include "base/buf.h"
 

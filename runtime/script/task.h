@@ -26,8 +26,8 @@
  *
  * Cancellation: a parked task that is cancelled has its operation's `cancel` called and the error
  * {code="cancelled"} raised at the park point; `pcall` and `<close>` clean-up run and may wait
- * again. An operation must call nd_op_done exactly once, also after `cancel`; what it then brings is
- * dropped by `fini`.
+ * again. An operation must call nd_op_done exactly once, also after `cancel`; what it then brings
+ * is dropped by `fini`.
  *
  * Functions marked ND_RAISES may raise a Lua error (longjmp); others never do.
  */
@@ -49,19 +49,21 @@ struct nd_host;
 
 /* What all operations of one kind share. */
 struct nd_op_type {
-    const char *name;                       /* for tracebacks and `doctor` */
-    size_t size;                            /* of the struct that begins with struct nd_op */
+    const char *name;                              /* for tracebacks and `doctor` */
+    size_t size;                                   /* of the struct that begins with struct nd_op */
     ND_RAISES int (*push)(lua_State *L, void *op); /* pushes the results, returns their number */
-    void (*cancel)(void *op);               /* NULL: can't be hurried; just left */
-    void (*fini)(void *op);                 /* frees what the op holds; NULL: nothing */
+    void (*cancel)(void *op);                      /* NULL: can't be hurried; just left */
+    void (*fini)(void *op);                        /* frees what the op holds; NULL: nothing */
 };
 
 struct nd_op {
     const struct nd_op_type *type;
     struct nd_task *task; /* parked on it; NULL once it left or before it parked */
     struct nd_err err;    /* code set: the park point raises it */
+    struct nd_op **guard; /* the userdata's slot; valid while the guard holds */
     int holders;          /* the guard, and whoever calls nd_op_done */
     bool done;
+    bool left; /* `cancel` was called */
 };
 
 /* Allocates a zeroed operation and pushes its guard. The caller owes one nd_op_done. */
@@ -71,7 +73,8 @@ ND_RAISES void *nd_op_new(lua_State *L, const struct nd_op_type *type);
  * Outside a task it raises `not_a_task`. */
 ND_RAISES int nd_op_park(lua_State *L, void *op);
 
-/* The operation is over (successfully unless err.code is set). May free it: don't touch it after. */
+/* The operation is over (successfully unless err.code is set). May free it: don't touch it after.
+ */
 void nd_op_done(void *op);
 
 /* A Lua state with a scheduler on a loop. */
@@ -95,5 +98,7 @@ ND_RAISES int nd_raise(lua_State *L, const struct nd_err *err);
 void nd_push_err(lua_State *L, const struct nd_err *err);
 /* Reads any error value into `err`: an error object's fields, else code "lua_error" + its text. */
 void nd_err_from_lua(lua_State *L, int index, struct nd_err *err);
+/* Lua: task.error{code=...}: gives the table the metatable of error objects and returns it. */
+ND_RAISES int nd_error_new(lua_State *L);
 
 #endif

@@ -11,10 +11,15 @@
 #include "script/embed.h"
 #include "script/task.h"
 
-static const char runner[] =
-    "for name in pairs(package.loaded) do if name:match('^busted') then package.loaded[name] = nil "
-    "end end\n"
-    "require 'busted.runner'({standalone = false, output = 'plainTerminal'})\n";
+/* busted and its C modules are found where Lua usually looks; our own modules come first. */
+static const char prepare[] = "local usual = package.searchers\n"
+                              "return function()\n"
+                              "  for i = 2, #usual do\n"
+                              "    package.searchers[#package.searchers + 1] = usual[i]\n"
+                              "  end\n"
+                              "end\n";
+
+static const char runner[] = "require('busted.runner')({standalone = false})\n";
 
 static void on_end(void *arg, lua_State *L, int status)
 {
@@ -24,6 +29,7 @@ static void on_end(void *arg, lua_State *L, int status)
         fprintf(stderr, "nd-test-host: %s\n", luaL_tolstring(L, -1, NULL));
         *exit_status = 1;
     }
+    nd_loop_stop(nd_host_loop(nd_host_of(L)));
 }
 
 /* busted ends by os.exit, which would skip our own end: raise instead and remember the status. */
@@ -35,7 +41,7 @@ static int leave(lua_State *L)
         *exit_status = lua_toboolean(L, 1) ? 0 : 1;
     else
         *exit_status = (int)luaL_optinteger(L, 1, 0);
-    nd_task_end_all(nd_host_of(L));
+    nd_loop_stop(nd_host_loop(nd_host_of(L)));
     return lua_yield(L, 0);
 }
 
@@ -45,7 +51,7 @@ int main(int argc, char **argv)
     struct nd_err err = {0};
     struct nd_host *host;
     lua_State *L;
-    int status = 1;
+    int status = 0;
 
     if (nd_loop_init(&loop, &err) < 0) {
         fprintf(stderr, "nd-test-host: %s\n", err.message);
@@ -53,8 +59,11 @@ int main(int argc, char **argv)
     }
     host = nd_host_new(&loop);
     L = nd_host_lua(host);
+    if (luaL_dostring(L, prepare) != LUA_OK)
+        return 1;
     nd_embed_open(L);
     nd_bind_open(host);
+    lua_call(L, 0, 0);
     lua_newtable(L);
     for (int i = 0; i < argc; i++) {
         lua_pushstring(L, argv[i]);

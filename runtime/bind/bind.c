@@ -1,0 +1,18 @@
+#include "bind/bind.h"
+
+#include "script/marshal.h"
+
+void nd_bind_open(struct nd_host *host)
+{
+    lua_State *L = nd_host_lua(host);
+
+    luaL_requiref(L, "json", nd_open_json, 0);
+    lua_pop(L, 1);
+#define OPEN(module)                                                                               \
+    if (nd_open_##module) {                                                                        \
+        luaL_requiref(L, #module, nd_open_##module, 0);                                            \
+        lua_pop(L, 1);                                                                             \
+    }
+    ND_BIND_MODULES(OPEN)
+#undef OPEN
+}
