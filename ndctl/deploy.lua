@@ -1,0 +1,137 @@
+-- deploy.lua - `ndctl deploy`: makes an image the live release of an app.
+--
+-- What to deploy comes from the command line, from ./nextdeploy.lua, or from both (the command line
+-- wins). From a file it shows the plan first and asks.
+
+local act = require "ndctl.lib.act"
+local fail = require "ndctl.lib.fail"
+local out = require "ndctl.lib.out"
+local plan = require "ndctl.lib.plan"
+
+local deploy = {
+  name = "deploy",
+  summary = "Make an image the live version of an app, without dropping a request.",
+  args = { { "image", optional = true } },
+  options = {
+    { "app", short = "a", value = "NAME", doc = "the app; made if it doesn't exist" },
+    { "image", value = "IMAGE", doc = "the image, where it isn't the argument", key = "image" },
+    { "env-var", short = "e", type = "map", doc = "a variable for the app; may be repeated" },
+    { "port", type = "int", least = 1, most = 65535, value = "PORT",
+      doc = "the port the app listens on inside its container" },
+    { "domain", value = "HOST", doc = "the host name that the proxy sends to the app" },
+    { "tls", type = "choice", choices = { "auto", "internal", "off" },
+      doc = "whose certificate the proxy shows" },
+    { "proxy", type = "choice", choices = { "caddy", "nginx" }, key = "proxy_type",
+      doc = "the proxy that serves the domain" },
+    { "strategy", value = "NAME",
+      doc = "blue-green, recreate, or the name of any recipe with these parameters" },
+    { "health-check", value = "PATH", doc = "the path that answers 200 when the app is healthy" },
+    { "replicas", type = "int", least = 1, most = 100, value = "N", doc = "how many instances" },
+    { "drain", type = "duration", value = "TIME",
+      doc = "how long the old version may finish what it has begun" },
+    { "keep", type = "duration", value = "TIME", doc = "how long it is kept for a rollback" },
+    { "settle", type = "duration", value = "TIME",
+      doc = "how long the new version must stay healthy before the switch" },
+    { "file", short = "F", value = "PATH", doc = "read this instead of ./nextdeploy.lua" },
+    act.options.plan,
+    act.options.wait,
+  },
+  notes = {
+    "In a folder with a nextdeploy.lua (a table: app, image, port, domain, env, strategy, "
+      .. "health, ...) `ndctl deploy` shows the plan and asks before it goes ahead; options on "
+      .. "the command line win over the file.",
+  },
+  examples = {
+    { "ndctl deploy nginx:1.27 --app web --port 80 --domain web.example.com" },
+    { "ndctl deploy --app api --image api:v2 -e LOG=debug --health-check /api/health" },
+    { "ndctl deploy --strategy blue-green --health-check /api/health",
+      "what ./nextdeploy.lua says, with another strategy" },
+    { "ndctl deploy --plan", "what would be done" },
+    { "ndctl deploy --env staging --yes", "without asking" },
+  },
+}
+
+local spellings = { ["blue-green"] = "bluegreen", blue_green = "bluegreen" }
+
+local function read_file(ctx)
+  local config = require "ndctl.lib.config"
+  local fs = require "fs"
+  local path = ctx.options.file or config.file
+  if not fs.exists(path) then
+    if ctx.options.file then
+      fail.usage(("there is no file %s"):format(path))
+    end
+    return nil
+  end
+  local value = config.parse(fs.read(path), path)
+  if ctx.options.app and ctx.options.app ~= value.app then
+    if ctx.options.file then
+      fail.usage(("--app is %s, but %s is about %s"):format(ctx.options.app, path, value.app))
+    end
+    out.progress(("Note: %s is about %s, not %s; it isn't used."):format(path, value.app,
+      ctx.options.app))
+    return nil
+  end
+  return config.body(config.for_environment(value, ctx.options.env))
+end
+
+-- The body of POST /deploy from the file and the options.
+local function body_of(ctx, from_file)
+  local o = ctx.options
+  if ctx.args.image and o.image and ctx.args.image ~= o.image then
+    fail.usage(("two images: %s and --image %s"):format(ctx.args.image, o.image))
+  end
+  local body = from_file or {}
+  body.app_name = o.app or body.app_name
+  body.image = ctx.args.image or o.image or body.image
+  body.strategy = o.strategy or body.strategy
+  body.strategy = spellings[body.strategy] or body.strategy
+  for _, key in ipairs { "port", "domain", "tls", "proxy_type", "health_check", "replicas",
+    "drain", "keep", "settle" } do
+    if o[key] ~= nil then body[key] = o[key] end
+  end
+  for name, value in pairs(o.env_var or {}) do
+    body.env = body.env or {}
+    body.env[name] = value
+  end
+  if o.project then body.project = o.project end
+  if o.env then body.environment = o.env end
+  if not body.app_name then
+    fail.usage("which app? --app is missing, and there is no nextdeploy.lua here",
+      "ndctl deploy IMAGE --app NAME")
+  end
+  if not body.image then
+    fail.usage(("which image of %s?"):format(body.app_name),
+      ("ndctl deploy IMAGE --app %s"):format(body.app_name))
+  end
+  return body
+end
+
+local function retry_command(ctx)
+  local o, words = ctx.options, { "ndctl deploy" }
+  if ctx.args.image then words[#words + 1] = ctx.args.image end
+  if o.app then words[#words + 1] = "--app " .. o.app end
+  if o.file then words[#words + 1] = "--file " .. o.file end
+  if o.env then words[#words + 1] = "--env " .. o.env end
+  words[#words + 1] = "--yes"
+  return table.concat(words, " ")
+end
+
+function deploy.run(ctx)
+  local from_file = read_file(ctx)
+  local body = body_of(ctx, from_file)
+  if ctx.options.plan then return act.plan(ctx, "/deploy", body) end
+  if from_file and not ctx.options.yes then
+    if not require("term").isatty(0) then
+      plan.confirm(ctx, "", retry_command(ctx))
+    end
+    local client = ctx.client()
+    out.note(plan.lines(client:call("POST", "/deploy", { query = { plan = "true" },
+      body = client:scoped(body) })))
+    plan.confirm(ctx, ("Deploy %s?"):format(body.app_name), retry_command(ctx))
+  end
+  out.progress(("Deploying %s: %s"):format(body.app_name, body.image))
+  return act.post(ctx, { path = "/deploy", body = body, app = body.app_name })
+end
+
+return deploy

@@ -1,0 +1,55 @@
+-- lib/act.lua - sends a request that changes an app, and stays with the run that comes of it.
+
+local follow = require "ndctl.lib.follow"
+local out = require "ndctl.lib.out"
+local outcome = require "ndctl.lib.outcome"
+
+local act = {}
+
+local SLOW = 900000 -- ms: a stop waits for the drain and the grace period
+
+-- Options that every such command has.
+act.options = {
+  wait = { "wait", type = "flag", negatable = true, default = true,
+    doc = "stay until the run has ended (the default), or return as soon as it began" },
+  plan = { "plan", type = "flag", doc = "print what would be done, and do nothing" },
+}
+
+-- Prints the plan of a request.
+function act.plan(ctx, path, body)
+  local client = ctx.client()
+  local p = client:call("POST", path, { query = { plan = "true" }, body = client:scoped(body),
+    timeout_ms = SLOW })
+  if ctx.options.json then return out.json(p) end
+  out.print(require("ndctl.lib.plan").lines(p))
+end
+
+local function tell_started(ctx, payload, id)
+  if ctx.options.json then return out.json(payload) end
+  out.print(id)
+  out.progress("The run has begun: ndctl runs watch " .. id)
+end
+
+-- Posts `body`; with --wait follows the run named by the answer and tells how it ended.
+-- spec: path, body, app (for the events), json = "run" | "app", done(payload) where no run follows.
+function act.post(ctx, spec)
+  local client, wait = ctx.client(), ctx.options.wait ~= false
+  local ws = wait and follow.listen(client, spec.app) or nil
+  local ok, payload = pcall(client.call, client, "POST", spec.path, {
+    body = client:scoped(spec.body), timeout_ms = SLOW })
+  if not ok then
+    if ws then pcall(ws.close, ws) end
+    error(payload, 0)
+  end
+  local id = outcome.present(payload.run_id) or outcome.present(payload.id)
+  if not id or (spec.done and payload.status ~= "updating") then
+    if ws then pcall(ws.close, ws) end
+    if ctx.options.json then return out.json(payload) end
+    return spec.done and spec.done(payload)
+  end
+  if not wait then return tell_started(ctx, payload, id) end
+  local run = follow.run(client, id, ws, follow.display())
+  outcome.tell(client, run, { json = ctx.options.json and (spec.json or "app") })
+end
+
+return act

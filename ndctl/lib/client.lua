@@ -1,0 +1,172 @@
+-- lib/client.lua - the daemon's API, seen from ndctl.
+--
+-- `client.new(options)` only reads --host and --token (or NDCTL_HOST, NDCTL_TOKEN); `call` sends a
+-- request and returns the envelope's payload, or raises the error that the envelope names. A daemon
+-- that can't be reached, refuses the socket or hangs is one of `unreachable` and `not_allowed`,
+-- with a hint that fits.
+
+local fail = require "ndctl.lib.fail"
+local json = require "json"
+local term = require "term"
+
+local client = {}
+
+local Client = {}
+Client.__index = Client
+
+client.default_host = "unix:///run/nextdeploy/nextdeployd.sock"
+
+local function parse_host(host)
+  local path = host:match("^unix:(/.*)$")
+  if path then
+    return { host = host, unix = (path:gsub("^//+", "/")), base = "http://localhost",
+      ws_base = "ws://localhost" }
+  end
+  if host:sub(1, 1) == "/" then return parse_host("unix:" .. host) end
+  if not host:find("://", 1, true) and host:find(":%d+$") then host = "http://" .. host end
+  local scheme, rest = host:match("^(https?)://([^/?#%s]+)/?$")
+  if not scheme then
+    fail.usage(("'%s' isn't an address of a daemon"):format(host),
+      "write unix:///PATH or http://ADDRESS:PORT")
+  end
+  return { host = host, base = scheme .. "://" .. rest,
+    ws_base = (scheme == "https" and "wss://" or "ws://") .. rest }
+end
+
+local function not_empty(s)
+  return s ~= "" and s or nil
+end
+
+function client.new(options)
+  local host = options.host or not_empty(os.getenv("NDCTL_HOST") or "") or client.default_host
+  local self = setmetatable(parse_host(host), Client)
+  self.token = options.token or not_empty(os.getenv("NDCTL_TOKEN") or "")
+  self.project, self.environment = options.project, options.env
+  return self
+end
+
+local function escape(s)
+  return (tostring(s):gsub("[^%w%-._~]", function(c) return ("%%%02X"):format(c:byte()) end))
+end
+client.escape = escape
+
+-- "/runs?app=x" from a path and a table; nil and false members are left out.
+function client.target(path, query)
+  local parts = {}
+  for name, value in pairs(query or {}) do
+    if value ~= false then parts[#parts + 1] = escape(name) .. "=" .. escape(value) end
+  end
+  table.sort(parts)
+  return #parts > 0 and path .. "?" .. table.concat(parts, "&") or path
+end
+
+-- Adds the project and the environment, where they were named, to a body or a query.
+function Client:scoped(t)
+  t.project, t.environment = t.project or self.project, t.environment or self.environment
+  return t
+end
+
+function Client:headers(more)
+  local headers = more or {}
+  headers["user-agent"] = "ndctl/" .. term.version
+  if self.token then headers["authorization"] = "Bearer " .. self.token end
+  return headers
+end
+
+-- Turns an error of the connection into what a person can act on.
+function Client:unreachable(err)
+  local why = err.message or tostring(err)
+  if self.unix then
+    local ok, reason = term.access(self.unix)
+    if not ok and reason == "denied" then
+      return fail.new("not_allowed", ("you may not use %s"):format(self.unix),
+        "run it with sudo, or join the group: sudo usermod -aG nextdeploy $USER, and log in again")
+    elseif not ok then
+      return fail.new("unreachable", ("no daemon listens on %s: there is no such socket")
+        :format(self.unix),
+        "start it with systemctl start nextdeployd, or name another with --host or NDCTL_HOST")
+    end
+  end
+  local hint = self.unix and "is nextdeployd running? systemctl status nextdeployd"
+    or "check the address, and that nextdeployd listens there (--listen)"
+  return fail.new("unreachable", ("can't reach the daemon at %s: %s"):format(self.host, why), hint)
+end
+
+local transport = { http_connect = true, http_dns = true, http_tls = true, http_timeout = true }
+
+function Client:request(method, path, options)
+  options = options or {}
+  local body = options.body and json.encode(options.body) or nil
+  local ok, answer = pcall(require("http").request, {
+    url = self.base .. client.target(path, options.query), unix = self.unix, method = method,
+    headers = self:headers(body and { ["content-type"] = "application/json" } or nil),
+    body = body, timeout_ms = options.timeout_ms or 60000, connect_timeout_ms = 5000,
+    max_bytes = 64 * 1024 * 1024,
+  })
+  if ok then return answer end
+  local err = answer
+  if type(err) ~= "table" then error(err, 0) end
+  if transport[err.code] then error(self:unreachable(err), 0) end
+  if err.code and err.code:find("^http_") then
+    fail.raise("lost", ("the daemon at %s broke off its answer: %s"):format(self.host,
+      err.message), "ndctl runs list shows what it is doing")
+  end
+  error(err, 0)
+end
+
+local function raise_answer(self, answer, envelope)
+  local err = fail.new(envelope.code or "http_" .. answer.status, envelope.message
+    or ("the daemon answered %d"):format(answer.status), envelope.hint)
+  err.http, err.envelope = answer.status, envelope
+  if type(envelope.payload) == "table" then
+    err.payload, err.data = envelope.payload, envelope.payload.data
+  end
+  if answer.status == 401 and not err.hint then
+    err.hint = self.token and "the token isn't known to this daemon: ndctl token create makes one"
+      or "give a token with --token or NDCTL_TOKEN"
+  end
+  error(err, 0)
+end
+
+-- Returns the payload, the envelope and the HTTP status; raises every error.
+-- options: query, body (tables), timeout_ms.
+function Client:call(method, path, options)
+  local answer = self:request(method, path, options)
+  local ok, envelope = pcall(json.decode, answer.body or "")
+  if not ok or type(envelope) ~= "table" then
+    fail.raise("bad_answer", ("%s %s at %s answered %d without JSON"):format(method, path,
+      self.host, answer.status), "is that a nextdeployd of about this version?")
+  end
+  if answer.status >= 400 or envelope.success == false then raise_answer(self, answer, envelope) end
+  -- /openapi.json, alone, has no envelope.
+  if envelope.success == nil then return envelope, envelope, answer.status end
+  return envelope.payload, envelope, answer.status
+end
+
+-- Opens a WebSocket; raises as `call` does.
+function Client:websocket(path, query)
+  local ok, ws = pcall(require("ws").connect, {
+    url = self.ws_base .. client.target(path, query), unix = self.unix,
+    path = client.target(path, query), headers = self:headers(), timeout_ms = 5000,
+  })
+  if not ok then error(ws, 0) end
+  return ws
+end
+
+-- Receives one message and decodes it. Returns a list of frames; nil when the connection ended;
+-- an empty list when `timeout_ms` passed without one.
+function client.receive(ws, timeout_ms)
+  local ok, data = pcall(ws.recv, ws, timeout_ms)
+  if not ok then
+    local err = data
+    if type(err) == "table" and err.code == "timeout" then return {} end
+    if type(err) == "table" and err.code == "cancelled" then error(err, 0) end
+    return nil
+  end
+  if data == nil then return nil end
+  local frames = json.decode(data)
+  if json.is_array(frames) then return frames end
+  return { frames }
+end
+
+return client

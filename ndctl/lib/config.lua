@@ -1,0 +1,193 @@
+-- lib/config.lua - nextdeploy.lua: what an app is, beside its source.
+--
+-- A Lua table evaluated in an empty environment: `return { app = "web", ... }`, or the bare table.
+-- `keys` is the whole format; an unknown key is an error that names the nearest known one.
+-- `environments = { staging = { ... } }` holds what differs in an environment.
+
+local fail = require "ndctl.lib.fail"
+local text = require "ndctl.lib.text"
+
+local config = {}
+
+config.file = "nextdeploy.lua"
+
+local health_keys = {
+  path = "string", port = "int", kind = "string", command = "list", status = "string|int",
+  body = "string", interval = "duration", timeout = "duration", successes = "int",
+  deadline = "duration", grace = "duration",
+}
+
+-- Name to type; `body` is the name in the API where it differs.
+config.keys = {
+  app = { "string", body = "app_name" },
+  project = { "string" },
+  environment = { "string" },
+  image = { "string" },
+  port = { "int" },
+  domain = { "string" },
+  tls = { "string" },
+  proxy_type = { "string" },
+  strategy = { "string" },
+  health = { "string|health", body = "health_check" },
+  replicas = { "int" },
+  env = { "map" },
+  secrets = { "list" },
+  drain = { "duration" },
+  keep = { "duration" },
+  settle = { "duration" },
+  grace = { "duration" },
+  resources = { "map" },
+  environments = { "environments" },
+}
+
+local function names(keys)
+  local list = {}
+  for name in pairs(keys) do list[#list + 1] = name end
+  table.sort(list)
+  return list
+end
+
+local function bad(where, message, hint)
+  fail.raise("config", ("%s: %s"):format(where, message), hint)
+end
+
+local function unknown_key(where, key, keys)
+  local near = type(key) == "string" and text.nearest(key, names(keys))
+  bad(where, ("unknown key %s"):format(type(key) == "string" and "'" .. key .. "'"
+    or "[" .. tostring(key) .. "]"), near and ("did you mean %s?"):format(near)
+    or "known ones: " .. table.concat(names(keys), ", "))
+end
+
+local check
+
+local checks = {
+  string = function(v) return type(v) == "string" and v ~= "", "a text that isn't empty" end,
+  int = function(v) return math.type(v) == "integer" and v >= 0, "a whole number" end,
+  duration = function(v)
+    return type(v) == "string" and text.parse_duration(v) ~= nil, "a duration such as \"30s\""
+  end,
+  list = function(v)
+    local what = "a list of texts"
+    if type(v) ~= "table" then return false, what end
+    for i, item in pairs(v) do
+      if math.type(i) ~= "integer" or type(item) ~= "string" then return false, what end
+    end
+    return true
+  end,
+  map = function(v)
+    if type(v) ~= "table" then return false, "a table of NAME = value" end
+    for name, item in pairs(v) do
+      if type(name) ~= "string" then return false, "a table of NAME = value" end
+      if type(item) == "table" or type(item) == "function" then
+        return false, ("a table of texts, numbers and booleans (see %s)"):format(name)
+      end
+    end
+    return true
+  end,
+}
+
+local function check_keys(where, value, keys)
+  if type(value) ~= "table" then bad(where, "is a table, not a " .. type(value)) end
+  local sorted = {}
+  for key in pairs(value) do sorted[#sorted + 1] = key end
+  table.sort(sorted, function(a, b) return tostring(a) < tostring(b) end)
+  for _, key in ipairs(sorted) do
+    local spec = keys[key]
+    if not spec then unknown_key(where, key, keys) end
+    check(("%s: %s"):format(where, key), value[key], type(spec) == "table" and spec[1] or spec)
+  end
+end
+
+local tables = {
+  health = function(where, value) check_keys(where, value, health_keys) end,
+  environments = function(where, value)
+    if type(value) ~= "table" then bad(where, "is a table of environments") end
+    local keys = {}
+    for name, spec in pairs(config.keys) do
+      if name ~= "environments" and name ~= "environment" and name ~= "app" then
+        keys[name] = spec
+      end
+    end
+    for name, overrides in pairs(value) do
+      check_keys(("%s.%s"):format(where, tostring(name)), overrides, keys)
+    end
+  end,
+}
+
+-- `kinds` is "a" or "a|b"; a table goes to the kind that takes tables.
+function check(where, value, kinds)
+  local expected = {}
+  for kind in kinds:gmatch("[^|]+") do
+    if tables[kind] then
+      if type(value) == "table" then return tables[kind](where, value) end
+      expected[#expected + 1] = "a table"
+    else
+      local ok, what = checks[kind](value)
+      if ok then return end
+      expected[#expected + 1] = what
+    end
+  end
+  bad(where, ("expected %s, got %s"):format(table.concat(expected, " or "),
+    type(value) == "string" and '"' .. value .. '"' or type(value) == "table" and "a table"
+    or tostring(value)))
+end
+
+-- Reads the text of a nextdeploy.lua; returns the checked table.
+function config.parse(source, name)
+  name = name or config.file
+  local chunk, message = load("return " .. source, "=" .. name, "t", {})
+  if not chunk then chunk, message = load(source, "=" .. name, "t", {}) end
+  if not chunk then
+    bad(message, "isn't Lua", "a nextdeploy.lua is: return { app = \"web\", ... }")
+  end
+  local ok, value = pcall(chunk)
+  if not ok then
+    bad(tostring(value), "only a table of values is allowed here",
+      "there are no functions in a nextdeploy.lua: no require, os or getenv")
+  end
+  if type(value) ~= "table" then
+    bad(name, "doesn't return a table", "write: return { app = \"web\", image = \"web:v1\" }")
+  end
+  check_keys(name, value, config.keys)
+  if not value.app then bad(name, "names no app", "add: app = \"NAME\"") end
+  return value
+end
+
+-- Merges what `environment` overrides; tables of the kind map are merged by name.
+function config.for_environment(value, environment)
+  local merged = {}
+  for key, item in pairs(value) do merged[key] = item end
+  local environments = value.environments or {}
+  merged.environments = nil
+  environment = environment or value.environment
+  local overrides = environment and environments[environment]
+  for key, item in pairs(overrides or {}) do
+    if config.keys[key][1] == "map" and type(merged[key]) == "table" then
+      local both = {}
+      for k, v in pairs(merged[key]) do both[k] = v end
+      for k, v in pairs(item) do both[k] = v end
+      merged[key] = both
+    else
+      merged[key] = item
+    end
+  end
+  merged.environment = environment
+  return merged
+end
+
+-- The body of POST /deploy for it.
+function config.body(value)
+  local body = {}
+  for key, item in pairs(value) do
+    local spec = config.keys[key]
+    if key == "env" then
+      body.env = {}
+      for name, v in pairs(item) do body.env[name] = tostring(v) end
+    else
+      body[spec.body or key] = item
+    end
+  end
+  return body
+end
+
+return config

@@ -1,0 +1,52 @@
+-- lib/plan.lua - shows what a run would do, and asks whether to do it.
+
+local fail = require "ndctl.lib.fail"
+local text = require "ndctl.lib.text"
+local term = require "term"
+
+local plan = {}
+
+local function value_text(value)
+  if value == nil or type(value) == "userdata" then return "(none)" end
+  if type(value) == "table" then return require("json").encode(value) end
+  return tostring(value)
+end
+
+-- A plan {recipe, app_name, lines, undos, changes} as lines.
+function plan.lines(p)
+  local lines = { ("Plan for %s by %s:"):format(p.app_name or "the host", p.recipe or "?") }
+  for i, line in ipairs(p.lines or {}) do
+    lines[#lines + 1] = ("  %2d. %s"):format(i, text.clean(line))
+  end
+  if #(p.lines or {}) == 0 then lines[#lines + 1] = "  nothing to do" end
+  if #(p.undos or {}) > 0 then
+    lines[#lines + 1] = "If it fails before the switch:"
+    for _, line in ipairs(p.undos) do lines[#lines + 1] = "   -  " .. text.clean(line) end
+  end
+  if #(p.changes or {}) > 0 then
+    lines[#lines + 1] = "Changes:"
+    local width = 0
+    for _, change in ipairs(p.changes) do width = math.max(width, #change.field) end
+    for _, change in ipairs(p.changes) do
+      lines[#lines + 1] = text.clean(("   %s  %s -> %s"):format(text.pad(change.field, width),
+        value_text(change.from), value_text(change.to)))
+    end
+  end
+  return lines
+end
+
+-- Asks `question` unless --yes was given; raises `declined` on anything but yes. `retry` is the
+-- command that needs no terminal.
+function plan.confirm(ctx, question, retry)
+  if ctx.options.yes then return end
+  if not term.isatty(0) then
+    fail.usage("this asks for confirmation, and there is no terminal to ask on",
+      "to go ahead without asking: " .. retry)
+  end
+  local answer = term.ask(question .. " [y/N] ")
+  if not answer or not answer:lower():find("^%s*ye?s?%s*$") then
+    fail.raise("declined", "declined; nothing was changed")
+  end
+end
+
+return plan

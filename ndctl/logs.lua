@@ -1,0 +1,99 @@
+-- logs.lua - `ndctl logs`: what an app writes.
+--
+-- One line of the app is one line on stdout; with several instances each begins with its instance.
+-- While following, a connection that breaks is opened again since the last line seen.
+
+local clientlib = require "ndctl.lib.client"
+local clock = require "clock"
+local fail = require "ndctl.lib.fail"
+local out = require "ndctl.lib.out"
+local task = require "task"
+local term = require "term"
+local text = require "ndctl.lib.text"
+
+local AWAY_MOST = 60000 -- ms
+
+local function since_of(value)
+  if not value then return nil end
+  local ms = text.parse_duration(value)
+  if ms then return clock.format(clock.now() - ms) end
+  if text.parse_time(value) or value:find("^%d+$") then return value end
+  fail.usage(("--since takes a duration or a time, not '%s'"):format(value),
+    "write it as 10m, or as 2026-01-31T12:00:00Z")
+end
+
+local function printer(ctx, many)
+  local tty = term.isatty(1)
+  return function(frame)
+    if ctx.options.json then
+      return out.print(require("json").encode(frame))
+    end
+    local line = frame.line or ""
+    if tty then line = text.clean_keeping_colour(line) end
+    local head = ctx.options.timestamps and tostring(frame.time) .. "  " or ""
+    if many and frame.instance then head = ("%s%s | "):format(head, frame.instance) end
+    out.print(head .. line)
+  end
+end
+
+local function open(c, query)
+  local ok, ws = pcall(c.websocket, c, "/ws/logs", query)
+  if ok then return ws end
+  return nil, ws
+end
+
+-- Opens the stream again; raises when the daemon stays away.
+local function reopen(c, query)
+  local from = clock.monotonic()
+  while clock.monotonic() - from < AWAY_MOST do
+    local ws, err = open(c, query)
+    if ws then return ws end
+    if type(err) == "table" and err.code == "cancelled" then error(err, 0) end
+    task.sleep(500)
+  end
+  fail.raise("lost", ("the daemon at %s hasn't answered for a minute"):format(c.host))
+end
+
+return {
+  name = "logs",
+  summary = "Print an app's log, and follow it with -f.",
+  args = { { "app" } },
+  options = {
+    { "follow", short = "f", type = "flag", doc = "go on with new lines until interrupted" },
+    { "tail", short = "n", type = "int", value = "N",
+      doc = "begin with the last N lines (100, or with --since all)" },
+    { "since", value = "TIME", doc = "lines since then: 10m, or 2026-01-31T12:00:00Z" },
+    { "timestamps", short = "t", type = "flag", doc = "begin each line with its time" },
+  },
+  examples = {
+    { "ndctl logs web" },
+    { "ndctl logs -f --tail 20 web" },
+    { "ndctl logs --since 10m -t web" },
+  },
+  run = function(ctx)
+    local c, o = ctx.client(), ctx.options
+    local since = since_of(o.since)
+    -- The API says what is wrong in words; a refused WebSocket doesn't.
+    local app = c:call("GET", "/status", { query = c:scoped { app = ctx.args.app } })
+    local query = c:scoped {
+      app = ctx.args.app, follow = tostring(o.follow or false), since = since,
+      tail = o.tail or (not since and 100 or nil),
+    }
+    local ws, err = open(c, query)
+    if not ws then error(err, 0) end
+    local show = printer(ctx, type(app.instances) == "table" and #app.instances > 1)
+    while true do
+      local frames = clientlib.receive(ws)
+      if frames then
+        for _, frame in ipairs(frames) do
+          show(frame)
+          if frame.seq then query.since, query.tail = frame.seq, nil end
+        end
+      elseif not o.follow then
+        return
+      else
+        ws = reopen(c, query)
+      end
+    end
+  end,
+}

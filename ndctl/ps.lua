@@ -1,0 +1,40 @@
+-- ps.lua - `ndctl ps`: the instances (containers) of all apps, or of one.
+
+local clock = require "clock"
+local out = require "ndctl.lib.out"
+local outcome = require "ndctl.lib.outcome"
+local tables = require "ndctl.lib.table"
+local text = require "ndctl.lib.text"
+
+return {
+  name = "ps",
+  summary = "List the running instances, each a container.",
+  args = { { "app", optional = true } },
+  options = {},
+  examples = { { "ndctl ps" }, { "ndctl ps web --json" } },
+  run = function(ctx)
+    local c = ctx.client()
+    local payload = c:call("GET", "/status", { query = c:scoped { app = ctx.args.app } })
+    local apps = payload.app_name and { payload } or payload
+    local rows = require("json").array {}
+    for _, app in ipairs(apps) do
+      for _, instance in ipairs(outcome.present(app.instances) or {}) do
+        instance.app_name = app.app_name
+        rows[#rows + 1] = instance
+      end
+    end
+    if ctx.options.json then return out.json(rows) end
+    if #rows == 0 then return out.progress("No instances.") end
+    local now = clock.now()
+    out.print(tables.render({
+      { "APP", "app_name" },
+      { "INSTANCE", function(row) return row.name or row.id end },
+      { "CONTAINER", function(row) return (row.container_id or ""):sub(1, 12) end },
+      { "RELEASE", "release", right = true },
+      { "STATE", "state" },
+      { "ADDRESS", "address" },
+      { "RESTARTS", "restarts", right = true },
+      { "STARTED", function(row) return text.ago(row.started_at, now) end },
+    }, rows))
+  end,
+}

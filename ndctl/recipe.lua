@@ -1,0 +1,127 @@
+-- recipe.lua - `ndctl recipe`: the strategies there are, and the beginning of one's own.
+
+local clientlib = require "ndctl.lib.client"
+local fail = require "ndctl.lib.fail"
+local files = require "ndctl.lib.files"
+local out = require "ndctl.lib.out"
+local outcome = require "ndctl.lib.outcome"
+local tables = require "ndctl.lib.table"
+local text = require "ndctl.lib.text"
+
+local present = outcome.present
+
+local function list(ctx)
+  local payload = ctx.client():call("GET", "/recipes")
+  if ctx.options.json then return out.json(payload) end
+  out.print(tables.render({
+    { "RECIPE", "name" },
+    { "SUMMARY", function(row) return row.summary or (row.recipe or {}).summary end },
+  }, payload))
+end
+
+local function default_text(value)
+  if value == nil or type(value) == "userdata" then return nil end
+  if type(value) == "table" then return require("json").encode(value) end
+  return tostring(value)
+end
+
+local function print_params(params)
+  if not params or #params == 0 then return end
+  out.print("")
+  out.print(tables.render({
+    { "PARAMETER", function(p) return "--" .. p.name end },
+    { "TYPE", "type" },
+    { "DEFAULT", function(p) return p.required and "(required)" or default_text(p.default) end },
+    { "", "doc" },
+  }, params))
+end
+
+local function show(ctx)
+  local name = ctx.args.name
+  local payload = ctx.client():call("GET", "/recipes/" .. clientlib.escape(name))
+  if ctx.options.json then return out.json(payload) end
+  if ctx.options.source then
+    return out.print((tostring(present(payload.source) or ""):gsub("\n$", "")))
+  end
+  local header = payload.recipe or payload
+  out.print(("%s: %s"):format(name, text.clean(present(header.summary) or "")))
+  print_params(present(header.params))
+  local readme = present(payload.readme)
+  if readme then
+    out.print("")
+    out.print((readme:gsub("\n$", "")))
+  end
+end
+
+local function check(ctx)
+  local recipe = files.recipe(ctx.args.path)
+  local payload = ctx.client():call("POST", "/recipes/check", { body = { files = recipe.files } })
+  if ctx.options.json then return out.json(payload) end
+  local header = payload.recipe or payload
+  out.print(("%s: no mistakes found; %s"):format(ctx.args.path,
+    text.clean(present(header.summary) or "it has no summary")))
+  print_params(present(header.params))
+end
+
+local function new(ctx)
+  local fs = require "fs"
+  local name = ctx.args.name
+  local base = name:match("([^/]+)/*$")
+  if not base or not base:find("^%l[%w_-]*$") then
+    fail.usage(("'%s' isn't a recipe's name"):format(name),
+      "a name is a small letter, then letters, digits, - and _")
+  end
+  if fs.exists(name) then
+    fail.raise("exists_conflict", ("%s exists already"):format(name), "choose another name")
+  end
+  fs.mkdir(name, 493) -- rwxr-xr-x
+  local made = {}
+  for file, content in pairs(require("ndctl.lib.template")(base)) do
+    fs.write(name .. "/" .. file, content, 420) -- rw-r--r--
+    made[#made + 1] = name .. "/" .. file
+  end
+  table.sort(made)
+  if ctx.options.json then return out.json { files = made } end
+  out.print(made)
+  out.progress(("Next: ndctl recipe check %s, then ndctl run recipe ./%s --app APP --image IMAGE "
+    .. "--plan"):format(name, name))
+end
+
+return {
+  name = "recipe",
+  summary = "List, show, check and begin recipes.",
+  examples = { { "ndctl recipe list" }, { "ndctl recipe new canary" } },
+  commands = {
+    {
+      name = "list", also = { "ls" },
+      summary = "List the installed recipes.",
+      options = {},
+      examples = { { "ndctl recipe list" } },
+      run = list,
+    },
+    {
+      name = "show",
+      summary = "Show a recipe's parameters and its README, or its source.",
+      args = { { "name" } },
+      options = { { "source", type = "flag", doc = "print the recipe itself" } },
+      examples = { { "ndctl recipe show bluegreen" }, { "ndctl recipe show bluegreen --source" } },
+      run = show,
+    },
+    {
+      name = "check",
+      summary = "Check a recipe on this machine without running it.",
+      args = { { "path" } },
+      options = {},
+      examples = { { "ndctl recipe check ./canary" }, { "ndctl recipe check nightly.lua" } },
+      run = check,
+    },
+    {
+      name = "new",
+      summary = "Make a folder with a recipe to begin with, its README and its spec.",
+      args = { { "name" } },
+      options = {},
+      examples = { { "ndctl recipe new canary" } },
+      run = new,
+    },
+  },
+}
