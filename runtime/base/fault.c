@@ -1,17 +1,19 @@
 #include "base/fault.h"
 
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
 
 static struct {
-    bool read;
-    char *name; /* owned; NULL where no fault was asked for */
-    long left;  /* passes until it fires */
+    pthread_once_t once;
+    char *name;       /* owned; NULL where no fault was asked for */
+    atomic_long left; /* passes until it fires; points are passed on several threads */
     bool kill;
-} fault;
+} fault = {.once = PTHREAD_ONCE_INIT};
 
 static void read_request(void)
 {
@@ -19,19 +21,17 @@ static void read_request(void)
     const char *colon = text ? strchr(text, ':') : NULL;
     char *end;
 
-    fault.read = true;
     if (!colon)
         return;
-    fault.left = strtol(colon + 1, &end, 10);
+    atomic_store(&fault.left, strtol(colon + 1, &end, 10));
     fault.kill = strcmp(end, ":kill") == 0;
     fault.name = nd_strndup(text, (size_t)(colon - text));
 }
 
 bool nd_fault(const char *name)
 {
-    if (!fault.read)
-        read_request();
-    if (!fault.name || strcmp(fault.name, name) != 0 || --fault.left != 0)
+    pthread_once(&fault.once, read_request);
+    if (!fault.name || strcmp(fault.name, name) != 0 || atomic_fetch_sub(&fault.left, 1) != 1)
         return false;
     if (fault.kill)
         raise(SIGKILL);
