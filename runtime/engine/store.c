@@ -38,6 +38,13 @@ void nd_request_free(struct nd_request *request)
     free(request);
 }
 
+const char *nd_store_constraint(const struct nd_err *err)
+{
+    const char *colon = strstr(err->message, ": ");
+
+    return strcmp(err->code, "constraint") == 0 && colon ? colon + 2 : NULL;
+}
+
 int nd_store_thread(uv_thread_t *thread, uv_thread_cb run, struct nd_store *store)
 {
     sigset_t all, before;
@@ -53,8 +60,7 @@ int nd_store_thread(uv_thread_t *thread, uv_thread_cb run, struct nd_store *stor
 void nd_store_finish(struct nd_store *s, struct nd_list *list)
 {
     uv_mutex_lock(&s->lock);
-    ND_LIST_EACH(link, list)
-    {
+    ND_LIST_EACH (link, list) {
         nd_list_remove(link);
         nd_list_append(&s->finished, link);
     }
@@ -103,8 +109,7 @@ static void on_async(uv_async_t *async)
 
     nd_list_init(&finished);
     uv_mutex_lock(&s->lock);
-    ND_LIST_EACH(link, &s->finished)
-    {
+    ND_LIST_EACH (link, &s->finished) {
         nd_list_remove(link);
         nd_list_append(&finished, link);
     }
@@ -151,6 +156,7 @@ void nd_store_submit(struct nd_store *s, struct nd_request *r, nd_store_done *do
 
     r->done = done;
     r->arg = arg;
+    r->failed = 0;
     memset(&r->err, 0, sizeof r->err);
     if (s->shut) {
         nd_err_set(&r->err, "db_closed", NULL, "the database %s is closed", s->path);

@@ -19,6 +19,7 @@
 #ifndef ND_ENGINE_STORE_H
 #define ND_ENGINE_STORE_H
 
+#include "base/list.h"
 #include "engine/store_value.h"
 #include "io/loop.h"
 
@@ -43,14 +44,19 @@ struct nd_request {
     int count;                       /* of statements */
     char *text;                      /* owned; of SCRIPT and BACKUP */
     struct nd_err err;               /* code "": it is done, and durable */
-    nd_store_done *done;             /* the store's */
-    void *arg;                       /* the store's */
+    int failed;          /* which statement failed, from 1; 0: none, or not one of them */
+    nd_store_done *done; /* the store's */
+    void *arg;           /* the store's */
 };
 
 struct nd_request *nd_request_new(enum nd_request_kind kind);
 /* Adds a statement; add its parameters before the next. Valid until the next one is added. */
 struct nd_statement *nd_request_add(struct nd_request *request, const char *sql, size_t length);
 void nd_request_free(struct nd_request *request); /* NULL is allowed */
+
+/* SQLite's text ("UNIQUE constraint failed: runs.app") of an error with the code `constraint`, else
+ * NULL. Valid as long as `err`. */
+const char *nd_store_constraint(const struct nd_err *err);
 
 /* `store` is NULL where it failed, and `err` says why. */
 typedef void nd_store_opened(void *arg, struct nd_store *store, const struct nd_err *err);

@@ -156,8 +156,8 @@ void nd_conn_close(struct nd_conn *conn)
 {
     if (!conn->cache.next) /* never opened */
         return;
-    ND_LIST_EACH(link, &conn->cache)
-    drop(conn, ND_CONTAINER(link, struct cached, link));
+    ND_LIST_EACH (link, &conn->cache)
+        drop(conn, ND_CONTAINER(link, struct cached, link));
     sqlite3_close(conn->db);
     conn->db = NULL;
 }
@@ -173,8 +173,7 @@ static uint64_t hash_text(const char *text) /* FNV-1a */
 
 static struct cached *find(struct nd_conn *conn, const char *sql, uint64_t hash)
 {
-    ND_LIST_EACH(link, &conn->cache)
-    {
+    ND_LIST_EACH (link, &conn->cache) {
         struct cached *entry = ND_CONTAINER(link, struct cached, link);
 
         if (entry->hash == hash && strcmp(entry->sql, sql) == 0)

@@ -33,8 +33,11 @@ struct writer {
 
 static int control(struct writer *w, enum control what, struct nd_err *err)
 {
-    int rc = sqlite3_step(w->control[what]);
+    int rc;
 
+    w->conn->mode = ND_CONN_FREE; /* after a change of the schema it is compiled anew */
+    rc = sqlite3_step(w->control[what]);
+    w->conn->mode = ND_CONN_WRITE;
     if (rc != SQLITE_DONE)
         nd_conn_err(w->conn, rc, control_sql[what], err);
     sqlite3_reset(w->control[what]);
@@ -49,7 +52,8 @@ static int check_keys(struct writer *w, struct nd_err *err)
     sqlite3_db_status(w->conn->db, SQLITE_DBSTATUS_DEFERRED_FKS, &open_keys, &most, 0);
     if (!open_keys)
         return 0;
-    return nd_conn_err(w->conn, SQLITE_CONSTRAINT_FOREIGNKEY, NULL, err);
+    return nd_err_set(err, "constraint", NULL,
+                      "the database refuses it: FOREIGN KEY constraint failed");
 }
 
 static int run_statements(struct writer *w, struct nd_request *r)
@@ -63,8 +67,10 @@ static int run_statements(struct writer *w, struct nd_request *r)
         return rc;
     }
     for (int i = 0; i < r->count; i++)
-        if (nd_conn_run(w->conn, &r->statements[i], SIZE_MAX, &r->err) < 0)
+        if (nd_conn_run(w->conn, &r->statements[i], SIZE_MAX, &r->err) < 0) {
+            r->failed = i + 1;
             return -1;
+        }
     return 0;
 }
 
@@ -98,8 +104,7 @@ static int run_group(struct writer *w, struct nd_list *group, struct nd_err *err
 {
     if (control(w, BEGIN, err) < 0)
         return -1;
-    ND_LIST_EACH(link, group)
-    {
+    ND_LIST_EACH (link, group) {
         struct nd_request *r = ND_CONTAINER(link, struct nd_request, link);
 
         if (run_one(w, r) < 0) {
@@ -115,8 +120,7 @@ static void note_stats(struct writer *w, struct nd_list *group, bool committed)
     struct nd_store_stats *stats = &w->store->stats;
 
     uv_mutex_lock(&w->store->lock);
-    ND_LIST_EACH(link, group)
-    {
+    ND_LIST_EACH (link, group) {
         if (ND_CONTAINER(link, struct nd_request, link)->err.code[0])
             stats->failed++;
         else
@@ -140,8 +144,7 @@ static void write_group(struct writer *w, struct nd_list *group)
     if (rc < 0) {
         if (!sqlite3_get_autocommit(w->conn->db))
             control(w, ROLLBACK, NULL);
-        ND_LIST_EACH(link, group)
-        {
+        ND_LIST_EACH (link, group) {
             struct nd_request *r = ND_CONTAINER(link, struct nd_request, link);
 
             if (!r->err.code[0])
@@ -160,8 +163,7 @@ static bool take_group(struct nd_store *s, struct nd_list *group)
     uv_mutex_lock(&s->lock);
     while (nd_list_empty(&s->writes) && !s->closing)
         uv_cond_wait(&s->wake, &s->lock);
-    ND_LIST_EACH(link, &s->writes)
-    {
+    ND_LIST_EACH (link, &s->writes) {
         bool script = ND_CONTAINER(link, struct nd_request, link)->kind == ND_STORE_SCRIPT;
 
         if (taken == GROUP_MOST || (script && taken > 0))

@@ -118,7 +118,7 @@ static void on_timeout(uv_timer_t *timer)
     end_child(c);
 }
 
-static void on_exit(uv_process_t *process, int64_t status, int signal_number)
+static void on_ended(uv_process_t *process, int64_t status, int signal_number)
 {
     struct nd_child *c = process->data;
 
@@ -215,7 +215,7 @@ static int spawn(struct nd_child *c, const struct nd_child_options *options)
         stdio[i].flags = UV_CREATE_PIPE | (i == 0 ? UV_READABLE_PIPE : UV_WRITABLE_PIPE);
         stdio[i].data.stream = (uv_stream_t *)&c->pipes[i];
     }
-    spec.exit_cb = on_exit;
+    spec.exit_cb = on_ended;
     spec.file = options->argv[0];
     spec.args = (char **)(uintptr_t)options->argv; /* libuv doesn't write to them */
     spec.env = (char **)(uintptr_t)(options->env ? options->env : no_env);

@@ -1,0 +1,167 @@
+/*
+ * crypto.c - require "crypto". Bytes are Lua strings; nothing here waits.
+ *
+ *   random(n) -> bytes                sha256(s) -> hex         hmac(key, s) -> hex (HMAC-SHA256)
+ *   equal(a, b) -> boolean, in constant time                   uuid() -> version 7, lower case
+ *   hex(s) unhex(text)   base64(s) unbase64(text)   base64url(s) unbase64url(text) (no padding)
+ *       the decoders return nil for what isn't well-formed
+ */
+#include "engine/crypto.h"
+
+#include "bind/bind.h"
+
+enum { RANDOM_MOST = 1024 * 1024 };
+
+static int crypto_random(lua_State *L)
+{
+    lua_Integer n = luaL_checkinteger(L, 1);
+    luaL_Buffer b;
+
+    luaL_argcheck(L, n >= 0 && n <= RANDOM_MOST, 1, "not a number of bytes up to 1 MiB");
+    nd_crypto_random(luaL_buffinitsize(L, &b, (size_t)n), (size_t)n);
+    luaL_pushresultsize(&b, (size_t)n);
+    return 1;
+}
+
+static int push_digest(lua_State *L, const uint8_t digest[ND_SHA256_SIZE])
+{
+    static const char digits[] = "0123456789abcdef";
+    char text[ND_SHA256_SIZE * 2];
+
+    for (int i = 0; i < ND_SHA256_SIZE; i++) {
+        text[2 * i] = digits[digest[i] >> 4];
+        text[2 * i + 1] = digits[digest[i] & 15];
+    }
+    lua_pushlstring(L, text, sizeof text);
+    return 1;
+}
+
+static int crypto_sha256(lua_State *L)
+{
+    uint8_t digest[ND_SHA256_SIZE];
+    size_t length;
+    const char *data = luaL_checklstring(L, 1, &length);
+
+    nd_crypto_sha256(data, length, digest);
+    return push_digest(L, digest);
+}
+
+static int crypto_hmac(lua_State *L)
+{
+    uint8_t digest[ND_SHA256_SIZE];
+    size_t key_length, length;
+    const char *key = luaL_checklstring(L, 1, &key_length);
+    const char *data = luaL_checklstring(L, 2, &length);
+
+    nd_crypto_hmac(key, key_length, data, length, digest);
+    return push_digest(L, digest);
+}
+
+static int crypto_equal(lua_State *L)
+{
+    size_t a_length, b_length;
+    const char *a = luaL_checklstring(L, 1, &a_length);
+    const char *b = luaL_checklstring(L, 2, &b_length);
+
+    lua_pushboolean(L, nd_crypto_equal(a, a_length, b, b_length));
+    return 1;
+}
+
+static int crypto_uuid(lua_State *L)
+{
+    char text[ND_UUID_TEXT];
+
+    nd_crypto_uuid(text);
+    lua_pushstring(L, text);
+    return 1;
+}
+
+/* Pushes `out` (taken), or nil where `rc` is -1. */
+static int push_text(lua_State *L, struct nd_buf *out, int rc)
+{
+    if (rc < 0)
+        lua_pushnil(L);
+    else
+        lua_pushlstring(L, out->data ? out->data : "", out->length);
+    nd_buf_fini(out);
+    return 1;
+}
+
+static int crypto_hex(lua_State *L)
+{
+    size_t length;
+    const char *data = luaL_checklstring(L, 1, &length);
+    struct nd_buf out = {0};
+
+    nd_crypto_hex(data, length, &out);
+    return push_text(L, &out, 0);
+}
+
+static int crypto_unhex(lua_State *L)
+{
+    size_t length;
+    const char *text = luaL_checklstring(L, 1, &length);
+    struct nd_buf out = {0};
+    int rc = nd_crypto_unhex(text, length, &out);
+
+    return push_text(L, &out, rc);
+}
+
+static int encode(lua_State *L, enum nd_base64 kind)
+{
+    size_t length;
+    const char *data = luaL_checklstring(L, 1, &length);
+    struct nd_buf out = {0};
+
+    nd_crypto_base64(kind, data, length, &out);
+    return push_text(L, &out, 0);
+}
+
+static int decode(lua_State *L, enum nd_base64 kind)
+{
+    size_t length;
+    const char *text = luaL_checklstring(L, 1, &length);
+    struct nd_buf out = {0};
+    int rc = nd_crypto_unbase64(kind, text, length, &out);
+
+    return push_text(L, &out, rc);
+}
+
+static int crypto_base64(lua_State *L)
+{
+    return encode(L, ND_BASE64);
+}
+
+static int crypto_unbase64(lua_State *L)
+{
+    return decode(L, ND_BASE64);
+}
+
+static int crypto_base64url(lua_State *L)
+{
+    return encode(L, ND_BASE64_URL);
+}
+
+static int crypto_unbase64url(lua_State *L)
+{
+    return decode(L, ND_BASE64_URL);
+}
+
+static const luaL_Reg functions[] = {{"random", crypto_random},
+                                     {"sha256", crypto_sha256},
+                                     {"hmac", crypto_hmac},
+                                     {"equal", crypto_equal},
+                                     {"uuid", crypto_uuid},
+                                     {"hex", crypto_hex},
+                                     {"unhex", crypto_unhex},
+                                     {"base64", crypto_base64},
+                                     {"unbase64", crypto_unbase64},
+                                     {"base64url", crypto_base64url},
+                                     {"unbase64url", crypto_unbase64url},
+                                     {NULL, NULL}};
+
+int nd_open_crypto(lua_State *L)
+{
+    luaL_newlib(L, functions);
+    return 1;
+}
