@@ -12,9 +12,9 @@
 #include "io/http_client.h"
 
 enum {
-    ASK_TIMEOUT_MS = 10000,        /* for each question of the negotiation */
-    ERROR_BODY_MAX = 64 * 1024,    /* what is kept of a failed stream's answer */
-    MESSAGE_MAX = 400,             /* of Docker's own words in an error */
+    ASK_TIMEOUT_MS = 10000,     /* for each question of the negotiation */
+    ERROR_BODY_MAX = 64 * 1024, /* what is kept of a failed stream's answer */
+    MESSAGE_MAX = 400,          /* of Docker's own words in an error */
 };
 
 #define HINT_START                                                                                 \
@@ -35,12 +35,12 @@ struct nd_docker_req {
     struct nd_http_transfer *transfer; /* there is always exactly one */
     struct nd_docker_call call;        /* its strings are owned */
     enum stage stage;
-    int64_t deadline;    /* ms, monotonic; INT64_MAX: none */
-    int status;          /* of the call's answer */
-    bool good;           /* the status is one of the call's */
-    bool again;          /* a second attempt after a change of version */
+    int64_t deadline; /* ms, monotonic; INT64_MAX: none */
+    int status;       /* of the call's answer */
+    bool good;        /* the status is one of the call's */
+    bool again;       /* a second attempt after a change of version */
     bool pause;
-    struct nd_buf rest;  /* of a stream's bad answer */
+    struct nd_buf rest; /* of a stream's bad answer */
 };
 
 /* --- errors ----------------------------------------------------------------------------------- */
@@ -157,8 +157,8 @@ static int version_number(const char *text)
     int minor = 0;
     int used = 0;
 
-    if (!text || sscanf(text, "%3d.%3d%n", &major, &minor, &used) != 2 || text[used] ||
-        major < 1 || minor < 0)
+    if (!text || sscanf(text, "%3d.%3d%n", &major, &minor, &used) != 2 || text[used] || major < 1 ||
+        minor < 0)
         return 0;
     return major * 1000 + minor;
 }
@@ -322,6 +322,14 @@ static int time_left(const struct nd_docker_req *req, int most)
     return most && left > most ? most : (int)left;
 }
 
+/* How long a question of the negotiation may take. */
+static int ask_timeout(const struct nd_docker_call *call)
+{
+    int ms = call->head_timeout_ms;
+
+    return ms && ms < ASK_TIMEOUT_MS ? ms : ASK_TIMEOUT_MS;
+}
+
 static void send_stage(struct nd_docker_req *req, enum stage stage)
 {
     const struct nd_docker_call *call = &req->call;
@@ -347,12 +355,13 @@ static void send_stage(struct nd_docker_req *req, enum stage stage)
         request.body_length = call->body_length;
         request.secret = auth != NULL;
         request.timeout_ms = time_left(req, 0);
+        request.head_timeout_ms = call->head_timeout_ms;
         request.idle_timeout_ms = call->idle_timeout_ms;
         request.max_bytes = call->on_data ? (size_t)INT64_MAX : call->max_bytes;
         request.on_data = call->on_data ? on_http_data : NULL;
     } else {
         url = nd_strdup(stage == ASK_PING ? "http://docker/_ping" : "http://docker/version");
-        request.timeout_ms = time_left(req, ASK_TIMEOUT_MS);
+        request.timeout_ms = time_left(req, ask_timeout(call));
     }
     request.url = url;
     request.headers = headers;

@@ -35,19 +35,20 @@ struct nd_http_transfer {
     struct nd_http_response response;
     CURL *easy;
     struct curl_slist *headers;
-    char *method;          /* owned */
-    char *where;           /* owned: the URL or socket, for messages */
-    struct nd_err err;     /* set by us; stronger than curl's own reason */
+    char *method;      /* owned */
+    char *where;       /* owned: the URL or socket, for messages */
+    struct nd_err err; /* set by us; stronger than curl's own reason */
     char text[CURL_ERROR_SIZE];
     int64_t deadline;      /* ms, monotonic; INT64_MAX: none */
+    int64_t head_deadline; /* the same, for the answer's head */
     int64_t active_at;     /* ms, monotonic: when the last byte moved */
     size_t head_bytes;
     size_t body_bytes;
-    bool added;            /* to the multi handle */
-    bool headers_done;     /* on_headers was called */
-    bool pause;            /* the receiver wants no data now */
-    bool held;             /* curl holds data back for us */
-    bool resume;           /* curl_easy_pause is due */
+    bool added;        /* to the multi handle */
+    bool headers_done; /* on_headers was called */
+    bool pause;        /* the receiver wants no data now */
+    bool held;         /* curl holds data back for us */
+    bool resume;       /* curl_easy_pause is due */
     bool cancelled;
 };
 
@@ -124,8 +125,8 @@ static void describe(struct nd_http_transfer *t, CURLcode code)
     case CURLE_SEND_ERROR:
     case CURLE_SEND_FAIL_REWIND:
     case CURLE_PARTIAL_FILE:
-        nd_err_set(&t->err, "http_closed", NULL, "%s closed the connection before it had answered: %s",
-                   t->where, why);
+        nd_err_set(&t->err, "http_closed", NULL,
+                   "%s closed the connection before it had answered: %s", t->where, why);
         return;
     default:
         break;
@@ -422,8 +423,8 @@ static void set_headers(struct nd_http_transfer *t, const struct nd_http_request
 static void set_body(struct nd_http_transfer *t, const struct nd_http_request *req)
 {
     CURL *easy = t->easy;
-    bool sends = !strcmp(t->method, "POST") || !strcmp(t->method, "PUT") ||
-                 !strcmp(t->method, "PATCH");
+    bool sends =
+        !strcmp(t->method, "POST") || !strcmp(t->method, "PUT") || !strcmp(t->method, "PATCH");
 
     if (req->next) {
         curl_easy_setopt(easy, CURLOPT_UPLOAD, 1L);
@@ -461,9 +462,9 @@ static void set_options(struct nd_http_transfer *t, const struct nd_http_request
     /* Don't wait for a name server's answer that nobody needs any more. */
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
-                     (long)(req->connect_timeout_ms ? req->connect_timeout_ms
-                                                    : CONNECT_TIMEOUT_MS));
+    curl_easy_setopt(
+        easy, CURLOPT_CONNECTTIMEOUT_MS,
+        (long)(req->connect_timeout_ms ? req->connect_timeout_ms : CONNECT_TIMEOUT_MS));
     curl_easy_setopt(easy, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)t->req.max_bytes);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, t);
@@ -503,6 +504,7 @@ struct nd_http_transfer *nd_http_start(struct nd_http *http, const struct nd_htt
     t->where = nd_strdup(req->unix_path ? req->unix_path : req->url);
     t->active_at = nd_clock_monotonic();
     t->deadline = req->timeout_ms ? t->active_at + req->timeout_ms : INT64_MAX;
+    t->head_deadline = req->head_timeout_ms ? t->active_at + req->head_timeout_ms : INT64_MAX;
     t->easy = curl_easy_init();
     if (!t->easy)
         abort(); /* out of memory, like nd_alloc */
@@ -519,6 +521,7 @@ struct nd_http_transfer *nd_http_start(struct nd_http *http, const struct nd_htt
     else
         add(t);
     wake_at(http, t->deadline);
+    wake_at(http, t->head_deadline);
     if (req->idle_timeout_ms)
         wake_at(http, t->active_at + req->idle_timeout_ms);
     return t;
@@ -547,25 +550,31 @@ void nd_http_resume_body(struct nd_http_transfer *t)
     wake_now(t->http);
 }
 
+static void timed_out(struct nd_http_transfer *t, const char *what, int ms)
+{
+    nd_err_set(&t->err, "http_timeout", NULL, "%s %s %d ms", t->where, what, ms);
+}
+
 /* Fills t->err where a deadline has passed; returns the next one. */
 static int64_t check_deadline(struct nd_http_transfer *t, int64_t now)
 {
+    int64_t head_at = t->headers_done ? INT64_MAX : t->head_deadline;
     int64_t idle_at = INT64_MAX;
+    int64_t next = t->deadline;
 
-    if (now >= t->deadline) {
-        nd_err_set(&t->err, "http_timeout", NULL, "%s did not answer within %d ms", t->where,
-                   t->req.timeout_ms);
-        return now;
-    }
     if (t->held || t->pause)
         t->active_at = now;
-    if (t->req.idle_timeout_ms) {
+    if (t->req.idle_timeout_ms)
         idle_at = t->active_at + t->req.idle_timeout_ms;
-        if (now >= idle_at)
-            nd_err_set(&t->err, "http_timeout", NULL, "%s sent nothing for %d ms", t->where,
-                       t->req.idle_timeout_ms);
-    }
-    return idle_at < t->deadline ? idle_at : t->deadline;
+    if (now >= t->deadline)
+        timed_out(t, "did not answer within", t->req.timeout_ms);
+    else if (now >= head_at)
+        timed_out(t, "did not answer within", t->req.head_timeout_ms);
+    else if (now >= idle_at)
+        timed_out(t, "sent nothing for", t->req.idle_timeout_ms);
+    if (head_at < next)
+        next = head_at;
+    return idle_at < next ? idle_at : next;
 }
 
 static void on_chores(uv_timer_t *timer)

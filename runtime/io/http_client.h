@@ -7,8 +7,9 @@
  *
  * Contract: nd_http_start never calls back before it has returned; then `on_headers` at most once,
  * `on_data` any number of times, and `on_done` exactly once, after which the transfer is gone.
- * nd_http_cancel may be called at any time before that, also within a callback; `on_done` then comes
- * with the code "cancelled". nd_http_free ends all transfers with the same code, within the call.
+ * nd_http_cancel may be called at any time before that, also within a callback; `on_done` then
+ * comes with the code "cancelled". nd_http_free ends all transfers with the same code, within the
+ * call.
  *
  * Error codes: http_connect (nobody there), http_dns, http_tls, http_timeout, http_too_large,
  * http_protocol (the answer is not HTTP), http_closed (the connection broke before the answer was
@@ -37,16 +38,18 @@ struct nd_http_response {
 };
 
 struct nd_http_request {
-    const char *method;         /* NULL: GET */
-    const char *url;            /* http:// or https:// */
-    const char *unix_path;      /* connect to this socket instead of the URL's host; may be NULL */
-    const char *const *headers; /* "Name: value" or "Name;" for an empty one; NULL ends; may be NULL */
-    const void *body;           /* borrowed until on_done; NULL: none */
+    const char *method;    /* NULL: GET */
+    const char *url;       /* http:// or https:// */
+    const char *unix_path; /* connect to this socket instead of the URL's host; may be NULL */
+    const char *const
+        *headers;     /* "Name: value" or "Name;" for an empty one; NULL ends; may be NULL */
+    const void *body; /* borrowed until on_done; NULL: none */
     size_t body_length;
     /* Streams a body of unknown length instead: writes at most `size` bytes and returns how many;
      * 0 at the end; ND_HTTP_PAUSE until nd_http_resume_body; ND_HTTP_ABORT. May be NULL. */
     long (*next)(void *arg, char *out, size_t size);
     int connect_timeout_ms; /* 0: 10 s */
+    int head_timeout_ms;    /* until the answer's head is complete; 0: none */
     int timeout_ms;         /* for the whole transfer; 0: none */
     int idle_timeout_ms;    /* without a byte in either direction, pauses excepted; 0: none */
     size_t max_bytes;       /* of the answer's body; 0: 16 MiB */
