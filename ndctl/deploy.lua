@@ -19,19 +19,20 @@ local deploy = {
     { "port", type = "int", least = 1, most = 65535, value = "PORT",
       doc = "the port the app listens on inside its container" },
     { "domain", value = "HOST", doc = "the host name that the proxy sends to the app" },
-    { "tls", type = "choice", choices = { "auto", "internal", "off" },
-      doc = "whose certificate the proxy shows" },
-    { "proxy", type = "choice", choices = { "caddy", "nginx" }, key = "proxy_type",
-      doc = "the proxy that serves the domain" },
+    { "tls", value = "internal|off", doc = "whose certificate the proxy shows; off is plain HTTP" },
+    { "proxy", value = "NAME", key = "proxy_type", doc = "the proxy that serves the domain" },
     { "strategy", value = "NAME",
       doc = "blue-green, recreate, or the name of any recipe with these parameters" },
     { "health-check", value = "PATH", doc = "the path that answers 200 when the app is healthy" },
     { "replicas", type = "int", least = 1, most = 100, value = "N", doc = "how many instances" },
+    { "memory", value = "SIZE", doc = "the most memory an instance may use, such as 256m" },
     { "drain", type = "duration", value = "TIME",
       doc = "how long the old version may finish what it has begun" },
     { "keep", type = "duration", value = "TIME", doc = "how long it is kept for a rollback" },
     { "settle", type = "duration", value = "TIME",
       doc = "how long the new version must stay healthy before the switch" },
+    { "go-back", type = "flag", negatable = true,
+      doc = "return to the kept version if the new one dies or turns unhealthy" },
     { "file", short = "F", value = "PATH", doc = "read this instead of ./nextdeploy.lua" },
     act.options.plan,
     act.options.wait,
@@ -87,7 +88,7 @@ local function body_of(ctx, from_file)
   body.strategy = o.strategy or body.strategy
   body.strategy = spellings[body.strategy] or body.strategy
   for _, key in ipairs { "port", "domain", "tls", "proxy_type", "health_check", "replicas",
-    "drain", "keep", "settle" } do
+    "memory", "drain", "keep", "settle", "go_back" } do
     if o[key] ~= nil then body[key] = o[key] end
   end
   for name, value in pairs(o.env_var or {}) do

@@ -11,10 +11,10 @@ local config = {}
 
 config.file = "nextdeploy.lua"
 
-local health_keys = {
-  path = "string", port = "int", kind = "string", command = "list", status = "string|int",
-  body = "string", interval = "duration", timeout = "duration", successes = "int",
-  deadline = "duration", grace = "duration",
+config.health_keys = {
+  path = "string", port = "int", status = "int", body = "string", tcp = "boolean",
+  command = "list", interval = "duration", timeout = "duration", deadline = "duration",
+  grace = "duration", successes = "int", failures = "int",
 }
 
 -- Name to type; `body` is the name in the API where it differs.
@@ -27,16 +27,22 @@ config.keys = {
   domain = { "string" },
   tls = { "string" },
   proxy_type = { "string" },
+  routes = { "routes" },
   strategy = { "string" },
+  params = { "map" },        -- more parameters of the strategy
   health = { "string|health", body = "health_check" },
   replicas = { "int" },
   env = { "map" },
-  secrets = { "list" },
+  command = { "list" },
+  user = { "string" },
+  memory = { "string|int" },
+  cpu = { "number" },
+  volumes = { "routes" },
+  grace = { "duration" },    -- between SIGTERM and SIGKILL
   drain = { "duration" },
   keep = { "duration" },
   settle = { "duration" },
-  grace = { "duration" },
-  resources = { "map" },
+  go_back = { "boolean" },   -- to the kept release, if this one dies or turns unhealthy
   environments = { "environments" },
 }
 
@@ -62,6 +68,8 @@ local check
 
 local checks = {
   string = function(v) return type(v) == "string" and v ~= "", "a text that isn't empty" end,
+  boolean = function(v) return type(v) == "boolean", "true or false" end,
+  number = function(v) return type(v) == "number", "a number" end,
   int = function(v) return math.type(v) == "integer" and v >= 0, "a whole number" end,
   duration = function(v)
     return type(v) == "string" and text.parse_duration(v) ~= nil, "a duration such as \"30s\""
@@ -99,7 +107,13 @@ local function check_keys(where, value, keys)
 end
 
 local tables = {
-  health = function(where, value) check_keys(where, value, health_keys) end,
+  health = function(where, value) check_keys(where, value, config.health_keys) end,
+  -- A list of texts or tables, which the daemon checks.
+  routes = function(where, value)
+    for i in pairs(value) do
+      if math.type(i) ~= "integer" then bad(where, "is a list") end
+    end
+  end,
   environments = function(where, value)
     if type(value) ~= "table" then bad(where, "is a table of environments") end
     local keys = {}
