@@ -15,6 +15,7 @@ ND_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 : "${ND_BIN_DIR:=$ND_ROOT/build/release/bin}"
 : "${DOCKER_HOST:=unix:///var/run/docker.sock}"
 docker_socket=${DOCKER_HOST#unix://}
+: "${TMPDIR:=/tmp}"
 checks_failed=0
 exit_commands=()
 

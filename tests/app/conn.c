@@ -232,5 +232,7 @@ void conn_stop(struct conn *c)
             conn_free(c);
         else
             timer_set(c, c->app->now + 1000); /* connected just now, its request is on the way */
+    } else {
+        c->close_after = true;
     }
 }

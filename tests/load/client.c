@@ -101,9 +101,11 @@ static void broken(struct client *c, int number)
         set_state(c, CLIENT_RESTING);
     } else if (c->state == CLIENT_CONNECTING) {
         fail(c,
-             number == ECONNREFUSED ? CAUSE_refused
-             : number == ETIMEDOUT  ? CAUSE_connect_timeout
-                                    : CAUSE_connect_failed,
+             number == ECONNREFUSED    ? CAUSE_refused
+             : number == ETIMEDOUT     ? CAUSE_connect_timeout
+             : number == ECONNRESET    ? CAUSE_reset
+             : number == EADDRNOTAVAIL ? CAUSE_no_port
+                                       : CAUSE_connect_failed,
              0);
     } else {
         fail(c,

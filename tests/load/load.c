@@ -224,6 +224,7 @@ static uint64_t wake_all(struct load *l, uint64_t now)
 static void finish(struct load *l)
 {
     l->finishing = true;
+    stats_end(&l->stats);
     for (int i = 0; i < l->clients_count; i++)
         client_finish(&l->clients[i]);
 }

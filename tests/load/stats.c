@@ -103,6 +103,14 @@ static void saw_version(struct stats *s, const char *name)
     v->last = now;
 }
 
+static void end_gap(struct stats *s, uint64_t now)
+{
+    if (s->last_ok != 0 && now - s->last_ok > s->gap) {
+        s->gap = now - s->last_ok;
+        s->gap_at = wall_ms();
+    }
+}
+
 void stats_ok(struct stats *s, enum kind kind, uint64_t nanos, const char *version)
 {
     s->ok[kind]++;
@@ -114,12 +122,14 @@ void stats_ok(struct stats *s, enum kind kind, uint64_t nanos, const char *versi
 
         histogram_add(&s->of_second, nanos / 1000);
         s->second_ok++;
-        if (s->last_ok != 0 && now - s->last_ok > s->gap) {
-            s->gap = now - s->last_ok;
-            s->gap_at = wall_ms();
-        }
+        end_gap(s, now);
         s->last_ok = now;
     }
+}
+
+void stats_end(struct stats *s)
+{
+    end_gap(s, now_ns());
 }
 
 uint64_t stats_total_failed(const struct stats *s)

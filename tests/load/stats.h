@@ -32,7 +32,8 @@ enum kind {
 #define LOAD_CAUSES(X)                                                                             \
     X(refused)                                                                                     \
     X(connect_timeout)                                                                             \
-    X(connect_failed) /* unreachable, no free local port, ... */                                   \
+    X(no_port)        /* every local port is taken: too many connections in TIME_WAIT */           \
+    X(connect_failed) /* unreachable, ... */                                                       \
     X(reset)                                                                                       \
     X(closed) /* the connection ended before any byte of the answer */                             \
     X(short)  /* ... within the answer */                                                          \
@@ -120,6 +121,7 @@ void stats_ok(struct stats *s, enum kind kind, uint64_t nanos, const char *versi
 void stats_failed(struct stats *s, enum kind kind, enum cause cause, int status);
 void stats_cut(struct stats *s, int code, int64_t age, const char *version);
 void stats_second(struct stats *s); /* ends the running second */
+void stats_end(struct stats *s);    /* no more requests: an outage until now is a gap too */
 uint64_t stats_total_failed(const struct stats *s);
 uint64_t histogram_at(const struct histogram *h, double quantile); /* µs */
 
