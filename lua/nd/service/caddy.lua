@@ -1,0 +1,156 @@
+-- caddy.lua - Caddy's configuration, made once: adding an app never changes it.
+--
+-- Caddy before 2.7 closes every WebSocket, other apps' too, whenever its configuration changes. So
+-- the configuration is one catch-all, and what it serves is in files:
+--
+--   <routes>/plain/<host>/<address>:<port>    an empty file: http://host goes to that address
+--   <routes>/tls/<host>/<address>:<port>      the same for https://host; http:// is redirected
+--
+-- A request finds its file by the directory of its host (one readdir and one stat, which the
+-- kernel answers from memory), and the file's name is where it goes. Certificates are made on
+-- demand by Caddy's own authority, for hosts that have a directory: Caddy asks itself, so this
+-- works without the daemon.
+--
+--   caddy.config{ instance=, routes=dir, data=dir, socket=path, http_port=80, https_port=443,
+--                 address="" } -> table, to be written as JSON. Pure; nothing here waits.
+
+local json = require "json"
+
+local caddy = {}
+
+-- What may name a directory. No slash, no glob, no leading dot: the matcher expands its pattern.
+local HOST = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]+)?$"
+
+caddy.ASK = "/.nextdeploy/ask"   -- may this name have a certificate? (loopback only)
+caddy.ID = "/.nextdeploy/id"     -- which instance's configuration is this? (loopback only)
+
+local function text(status, body)
+  return { handler = "static_response", status_code = status, body = body,
+    headers = { ["Content-Type"] = json.array { "text/plain; charset=utf-8" } } }
+end
+
+local function route(match, ...)
+  local handle = json.array { ... }
+  return { match = match and json.array { match }, handle = handle, terminal = true }
+end
+
+-- Host names are compared without regard to case and with or without the root's dot (RFC 9110,
+-- RFC 1034), but a directory's name is exact: such a host is rewritten, and matched again.
+local function normalise()
+  local replace = json.array { { search_regexp = "\\.(:[0-9]+)?$", replace = "$1" } }
+  for c = ("A"):byte(), ("Z"):byte() do
+    replace[#replace + 1] = { search = string.char(c), replace = string.char(c):lower() }
+  end
+  return {
+    match = json.array { { header_regexp = { Host = { pattern = "[A-Z]|\\.(:[0-9]+)?$" } } } },
+    handle = json.array { { handler = "headers", request = { replace = { Host = replace } } } },
+  }
+end
+
+local function host_file(dir)
+  return {
+    header_regexp = { Host = { pattern = HOST } },
+    file = { root = dir .. "/{http.request.host}", try_files = json.array { "/*" } },
+  }
+end
+
+-- Sends `Connection: close` upstream (WebSockets aside), so that the app closes first and keeps
+-- the TIME_WAIT, and so that a switched service address is obeyed at once. A connect that fails is
+-- tried again, also for POST: nothing was sent yet.
+local function forward()
+  return {
+    handler = "subroute",
+    routes = json.array { {
+      match = json.array { { vars_regexp = { ["{http.matchers.file.relative}"] = {
+        name = "up", pattern = "([0-9.]+:[0-9]+)$" } } } },
+      handle = json.array { {
+        handler = "reverse_proxy",
+        upstreams = json.array { { dial = "{http.regexp.up.1}" } },
+        transport = { protocol = "http", keep_alive = { enabled = false },
+          dial_timeout = "500ms", compression = false },
+        load_balancing = { try_duration = "3s", try_interval = "50ms" },
+      } },
+    } },
+  }
+end
+
+local function not_found()
+  return route(nil, text(404, "404: no app serves {http.request.host}\n"
+    .. "hint: give an app this domain (ndctl deploy --domain {http.request.host})\n"))
+end
+
+-- What is said when reverse_proxy gave up.
+local function errors()
+  return { routes = json.array { route(nil, text("{http.error.status_code}",
+    "{http.error.status_code}: nothing answers for {http.request.host} right now\n")) } }
+end
+
+local function local_only(path)
+  return { path = json.array { path },
+    remote_ip = { ranges = json.array { "127.0.0.0/8", "::1" } } }
+end
+
+local function plain_server(o)
+  local port = o.https_port == 443 and "" or ":" .. o.https_port
+  local asked = local_only(caddy.ASK)
+  asked.file = { root = o.routes .. "/tls/{http.request.uri.query.domain}",
+    try_files = json.array { "/*" } }
+  asked.expression = [[{http.request.uri.query.domain}.matches("^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]]
+  local redirect = text(308, "")
+  redirect.headers = { Location = json.array {
+    "https://{http.request.host}" .. port .. "{http.request.uri}" } }
+  return {
+    listen = json.array { o.address .. ":" .. o.http_port },
+    automatic_https = { disable = true },
+    routes = json.array {
+      route(local_only(caddy.ID), text(200, o.instance)),
+      route(asked, text(200, "yes\n")),
+      route(local_only(caddy.ASK), text(404, "no\n")),
+      normalise(),
+      route(host_file(o.routes .. "/plain"), forward()),
+      route(host_file(o.routes .. "/tls"), redirect),
+      not_found(),
+    },
+    errors = errors(),
+  }
+end
+
+local function tls_server(o)
+  return {
+    listen = json.array { o.address .. ":" .. o.https_port },
+    automatic_https = { disable = true },
+    tls_connection_policies = json.array { {} },
+    strict_sni_host = true,
+    routes = json.array {
+      normalise(),
+      route(host_file(o.routes .. "/tls"), forward()),
+      not_found(),
+    },
+    errors = errors(),
+  }
+end
+
+function caddy.config(o)
+  o = setmetatable({ address = o.address or "", http_port = o.http_port or 80,
+    https_port = o.https_port or 443 }, { __index = o })
+  return {
+    admin = { listen = "unix/" .. o.socket, origins = json.array { "nextdeploy" },
+      config = { persist = false } },
+    storage = { module = "file_system", root = o.data },
+    apps = {
+      http = {
+        http_port = o.http_port, https_port = o.https_port, grace_period = "10s",
+        servers = { plain = plain_server(o), tls = tls_server(o) },
+      },
+      tls = { automation = {
+        policies = json.array { { on_demand = true,
+          issuers = json.array { { module = "internal" } } } },
+        on_demand = { ask = "http://127.0.0.1:" .. o.http_port .. caddy.ASK },
+      } },
+      pki = { certificate_authorities = { ["local"] = {
+        install_trust = false, name = "NextDeploy " .. o.instance } } },
+    },
+  }
+end
+
+return caddy

@@ -1,0 +1,656 @@
+-- network.lua - service addresses, bridges and the rules that move traffic between instances.
+--
+-- A deploy moves one service address from old instances to new ones by one iptables-restore, and
+-- nothing else changes: not the proxy, not the callers, not established connections. This module
+-- owns the instance's chains, its route, its bridges, and who has which address. What the rules
+-- look like is in network_rules.lua, how the range is divided in network_address.lua.
+--
+--   network.new{ instance="3fa2", cidr="10.201.0.0/16", state_dir=, docker=d|nil, store=s|nil,
+--                on_event=function(kind, data)|nil } -> net   checks the arguments, nothing else
+--   net:start()                parks; checks the range, sets route and sysctls, applies all rules,
+--                              then watches and repairs until net:stop()
+--   net:restore()              parks; the same without watching: at boot, from net/net.json alone
+--   net:service(key) -> {address=, port=, at="ip:port", index=}   parks; allocates at first
+--       key = {project=, environment=, app=, process="web", port=80, proto="tcp"}; port is the
+--       service's, not the container's
+--   net:find_service(key) -> the same, or nil where it has none
+--   net:switch(key, {"ip:port", ...})   parks; these instances get new connections, {}: rejected
+--   net:targets(key) -> {"ip:port", ...}      net:remove(key)   parks; the address rests 120 s
+--   net:ensure_bridge(app) -> {network=, bridge=, subnet=, gateway=, index=}   parks; idempotent;
+--       app = {project=, environment=, app=}; makes the Docker network where it is missing
+--   net:remove_bridge(app)     parks; the Docker network must be without containers
+--   net:container_address(app, used) -> "ip"   parks; `used`: addresses of existing containers
+--   net:container_gone(ip)     parks; its container was removed: forgets what connections it had
+--   net:drain(pid, port) -> {count=, peers={"ip:port", ...}}   established connections
+--   net:repair([all]) -> list of what was wrong | nil    parks; brings kernel and model together
+--   net:check() -> {{name=, ok=, message=, hint=}, ...}   for `ndctl doctor`
+--   net:down()                 parks; removes every chain, jump, route and network of the instance
+--   net:stop()                 ends the watch; rules stay, since serving doesn't need the daemon
+--   net:flush()                parks until net/net.json and net/rules.v4 hold the current state
+--
+-- `store` keeps what must not be lost: store:all(kind) -> {[key]=row}, store:put(kind, key, row or
+-- nil), both may park; kind is "service" or "bridge", row a flat table. Without one net.json is it.
+-- Events: network.switched, network.repaired{chains}, network.failed{error}.
+-- Errors: bad_cidr, range_overlap, range_full, bridge_full, bridge_taken, unknown_service,
+-- bad_target, netfilter_*.
+
+local clock = require "clock"
+local fs = require "fs"
+local json = require "json"
+local netfilter = require "netfilter"
+local proc = require "proc"
+local task = require "task"
+local address = require "nd.service.network_address"
+local iptables = require "nd.service.iptables"
+local rules = require "nd.service.network_rules"
+
+local network = {}
+local Network = {}
+Network.__index = Network
+
+local REST = 120 * 1000      -- ms; what conntrack keeps a closed connection for
+local CHECK_EVERY = 60 * 1000
+local LABEL = "nextdeploy.instance"
+
+local function fail(code, hint, format, ...)
+  error(task.error { code = code, message = string.format(format, ...), hint = hint }, 0)
+end
+
+local function app_key(app)
+  return table.concat({ app.project, app.environment, app.app }, "/")
+end
+
+local function service_key(key)
+  return string.format("%s/%s/%d", app_key(key), key.process or "web", key.port or 80)
+    .. (key.proto == "udp" and "/udp" or "")
+end
+
+local function sorted_keys(t)
+  local keys = {}
+  for k in pairs(t) do keys[#keys + 1] = k end
+  table.sort(keys)
+  return keys
+end
+
+function network.new(o)
+  local layout, why = address.layout(o)
+  if not layout then
+    fail("bad_cidr", "give a free private range, as in --service-cidr 10.201.0.0/16",
+      "can't use %s for service addresses: %s", tostring(o.cidr), why)
+  end
+  return setmetatable({
+    layout = layout,
+    dir = o.state_dir .. "/net",
+    docker = o.docker,
+    store = o.store,
+    on_event = o.on_event or function() end,
+    services = {},   -- key -> {index, address, port, proto, comment, targets, freed_at?}
+    bridges = {},    -- key -> {index, bridge, subnet, gateway, network, group, freed_at?}
+    last_used = {},  -- container address -> wall ms when it was last given out or freed
+    claimed = {},    -- container address -> true while its container is or will be there
+    free = task.signal(),
+    dirty = task.signal(),
+    written = task.signal(),
+    version = 0,     -- of what is to be written
+    saved = 0,       -- the version on disk
+  }, Network)
+end
+
+-- One change at a time: two that interleaved would each undo what the other had just written.
+local function locked(self, fn, ...)
+  while self.busy do self.free:wait() end
+  self.busy = true
+  local result = table.pack(pcall(fn, ...))
+  self.busy = false
+  self.free:notify()
+  if not result[1] then error(result[2], 0) end
+  return table.unpack(result, 2, result.n)
+end
+
+-- What the rules should say now.
+local function model(self)
+  local services, bridges = {}, {}
+  for _, s in pairs(self.services) do
+    if not s.freed_at then services[s.index] = s end
+  end
+  for _, b in pairs(self.bridges) do
+    if not b.freed_at then bridges[b.index] = b end
+  end
+  return { services = services, bridges = bridges }
+end
+
+---- what is kept on disk ----
+
+local function rows(map)
+  local out = json.array {}
+  for _, key in ipairs(sorted_keys(map)) do
+    local row = { key = key }
+    for k, v in pairs(map[key]) do row[k] = k == "targets" and json.array(v) or v end
+    out[#out + 1] = row
+  end
+  return out
+end
+
+local function write_files(self)
+  local version = self.version
+  fs.mkdir(self.dir, 448) -- 0700
+  fs.write(self.dir .. "/net.json", json.encode({
+    version = 1, instance = self.layout.instance, cidr = self.layout.cidr,
+    backend = self.backend and self.backend.kind,
+    services = rows(self.services), bridges = rows(self.bridges),
+  }, true) .. "\n", 384) -- 0600
+  local m = model(self)
+  fs.write(self.dir .. "/rules.v4", (rules.mend(self.layout, m, "", true)), 384)
+  self.saved = version
+  self.written:notify()
+end
+
+local function changed(self)
+  self.version = self.version + 1
+  self.dirty:notify()
+end
+
+function Network:flush()
+  while self.saved < self.version do
+    if self.writer and self.writer:alive() then
+      self.written:wait(1000)
+    else
+      write_files(self)
+    end
+  end
+end
+
+local function writer(self)
+  while true do
+    while self.saved < self.version do
+      local ok, err = pcall(write_files, self)
+      if not ok then
+        if type(err) == "table" and err.code == "cancelled" then error(err, 0) end
+        self.on_event("network.failed", { doing = "writing " .. self.dir, error = err })
+        task.sleep(1000)
+      end
+    end
+    self.dirty:wait(CHECK_EVERY)
+  end
+end
+
+local function keep(self, kind, key, row)
+  if not self.store then return end
+  local copy = row and {} or nil
+  for k, v in pairs(row or {}) do
+    if k ~= "targets" then copy[k] = v end
+  end
+  self.store:put(kind, key, copy)
+end
+
+-- Rows from the store; targets, which only say what the rules last said, from net.json.
+local function load(self)
+  local path = self.dir .. "/net.json"
+  local state = fs.exists(path) and json.decode(fs.read(path)) or {}
+  if state.instance and state.instance ~= self.layout.instance
+    or state.cidr and state.cidr ~= self.layout.cidr then
+    state = {} -- another instance or range: nothing of it is ours to apply
+  end
+  self.last_backend = state.backend
+  for name, kind in pairs { services = "service", bridges = "bridge" } do
+    local map = self.store and self.store:all(kind) or {}
+    for _, row in ipairs(state[name] or {}) do
+      local key = row.key
+      row.key = nil
+      if not self.store then
+        map[key] = row
+      elseif map[key] and map[key].index == row.index then
+        map[key].targets = row.targets
+      end
+    end
+    for _, row in pairs(map) do
+      if kind == "service" then row.targets = row.targets or {} end
+    end
+    self[name] = map
+  end
+end
+
+---- the kernel's side ----
+
+local function check_range(self)
+  local layout = self.layout
+  local saved = self.backend:save()
+  local rival = rules.rivals(layout, saved, address.overlap)[1]
+  if rival then
+    fail("range_overlap", "give this one another range with --service-cidr, or end the other one "
+      .. "and remove its rules", "the range %s is in use by the NextDeploy instance %s (%s)",
+      layout.cidr, rival.instance, rival.range)
+  end
+  local ours = "nd" .. layout.instance .. "-"
+  for line in iptables.ip("-4", "-o", "route", "show", "table", "all"):gmatch("[^\n]+") do
+    local kind, to = line:match("^(%l+) ([%d./]+)")
+    if not kind then to = line:match("^([%d./]+)") end
+    local dev = line:match(" dev (%S+)") or "?"
+    local own = dev:sub(1, #ours) == ours
+      or dev == "lo" and (to == layout.services or to == layout.host)
+    if to and kind ~= "broadcast" and address.range(to) and not own
+      and address.overlap(to, layout.cidr) then
+      fail("range_overlap", "give a free range with --service-cidr, as in 10.213.0.0/16",
+        "the range %s for service addresses overlaps %s on %s", layout.cidr, to, dev)
+    end
+  end
+end
+
+-- The route makes connect() succeed up to netfilter also where there is no default route; its
+-- source stays the same when network cards come and go.
+local function ensure_route(self)
+  local layout = self.layout
+  local addresses = iptables.ip("-4", "-o", "addr", "show", "dev", "lo")
+  if not addresses:find(" " .. layout.host .. "/32 ", 1, true) then
+    iptables.ip("addr", "add", layout.host .. "/32", "dev", "lo")
+  end
+  local route = iptables.ip("-4", "-o", "route", "show", layout.services)
+  if not (route:find("dev lo", 1, true) and route:find("src " .. layout.host, 1, true)) then
+    iptables.ip("route", "replace", layout.services, "dev", "lo", "src", layout.host)
+  end
+end
+
+-- tcp_tw_reuse: the side that closes first holds its port for 60 s. An app that is slow to close
+-- makes that the proxy, which then runs out of ports at 470 connections a second; with it a port
+-- is free again after a second (RFC 6191, timestamps tell old segments from new).
+local SYSCTLS = {
+  { "net.ipv4.ip_forward", "1", "containers can't be reached from other bridges" },
+  { "net.ipv4.tcp_tw_reuse", "1", "a busy proxy runs out of source ports" },
+}
+
+local function ensure_sysctls()
+  for _, s in ipairs(SYSCTLS) do
+    if iptables.sysctl(s[1]) ~= s[2] then iptables.sysctl(s[1], s[2]) end
+  end
+end
+
+-- While a restore runs, and after one that failed, what the kernel has isn't known: a cancelled
+-- one may have acted. The watch then looks, whoever made the change.
+local function apply(self, text)
+  local before = self.unsure
+  self.unsure = true
+  self.backend:restore(text)
+  self.unsure = before
+end
+
+local function mend(self, all)
+  local text, wrong = rules.mend(self.layout, model(self), self.backend:save(), all)
+  if text then self.backend:restore(text) end
+  self.unsure = nil
+  return wrong
+end
+
+function Network:repair(all)
+  return locked(self, function()
+    ensure_route(self)
+    return mend(self, all)
+  end)
+end
+
+local function repair_and_tell(self)
+  local ok, wrong = pcall(self.repair, self)
+  if not ok then
+    if type(wrong) == "table" and wrong.code == "cancelled" then error(wrong, 0) end
+    self.on_event("network.failed", { doing = "repairing the rules", error = wrong })
+  elseif wrong then
+    self.on_event("network.repaired", { chains = wrong })
+  end
+end
+
+-- True when every change the kernel told of came from a restore of ours.
+local function all_ours(self, pids)
+  local own = self.backend.own
+  for pid in pids:gmatch("%d+") do
+    if not own[tonumber(pid)] then return false end
+  end
+  return pids ~= ""
+end
+
+local function watcher(self)
+  local changes <close> = netfilter.watch { kind = self.backend.kind }
+  repair_and_tell(self) -- what happened before we listened
+  while true do
+    local ok, pids = pcall(changes.recv, changes, CHECK_EVERY)
+    if not ok then
+      if type(pids) ~= "table" or pids.code ~= "timeout" then error(pids, 0) end
+      self.backend.own = {}
+      repair_and_tell(self)
+    elseif not pids then
+      return
+    else
+      while self.busy do self.free:wait() end -- a restore in flight: its pid isn't known yet
+      if self.unsure or not all_ours(self, pids) then repair_and_tell(self) end
+    end
+  end
+end
+
+local function begin(self)
+  load(self)
+  self.backend = iptables.find(self.last_backend)
+  check_range(self)
+  ensure_sysctls()
+  locked(self, function()
+    ensure_route(self)
+    mend(self)
+  end)
+  changed(self)
+end
+
+function Network:start()
+  begin(self)
+  self.writer = task.spawn("network writer", writer, self)
+  self.watcher = task.spawn("network watch", function()
+    while true do
+      local ok, err = pcall(watcher, self)
+      if not ok and type(err) == "table" and err.code == "cancelled" then error(err, 0) end
+      self.on_event("network.failed", { doing = "watching netfilter", error = err })
+      task.sleep(1000)
+    end
+  end)
+end
+
+function Network:restore()
+  begin(self)
+end
+
+function Network:stop()
+  for _, name in ipairs { "watcher", "writer" } do
+    if self[name] then
+      self[name]:cancel()
+      self[name]:wait()
+      self[name] = nil
+    end
+  end
+  if self.backend then self:flush() end
+end
+
+---- service addresses ----
+
+-- The next free index after the newest one, so that a freed address comes back last: after its
+-- rest, and only when no connection names it any more.
+local function next_index(self, kind, map, count, range)
+  local taken, newest = {}, 0
+  local flows = netfilter.flows { within = range, open = true }
+  local now = clock.now()
+  for _, key in ipairs(sorted_keys(map)) do
+    local row = map[key]
+    if row.freed_at and now - row.freed_at >= REST and not flows[row.address or row.gateway] then
+      map[key] = nil
+      keep(self, kind, key, nil)
+    else
+      taken[row.index] = true
+      newest = math.max(newest, row.index)
+    end
+  end
+  for i = 0, count - 1 do
+    local n = (newest + i) % count + 1
+    if not taken[n] then return n end
+  end
+end
+
+local function shown(s)
+  return { address = s.address, port = s.port, at = s.address .. ":" .. s.port, index = s.index }
+end
+
+function Network:find_service(key)
+  local s = self.services[service_key(key)]
+  return s and not s.freed_at and shown(s) or nil
+end
+
+function Network:service(key)
+  local name = service_key(key)
+  local s = self.services[name]
+  if not s or s.freed_at then
+    locked(self, function()
+      s = self.services[name]
+      if s and not s.freed_at then return end -- another task was quicker
+      if not s then
+        local n = next_index(self, "service", self.services, self.layout.service_count,
+          self.layout.services)
+        if not n then
+          fail("range_full", "a wider --service-cidr has more (at most /12)",
+            "no service address is left in %s for %s", self.layout.services, name)
+        end
+        s = { index = n, address = address.service(self.layout, n), port = key.port or 80,
+          proto = key.proto or "tcp", comment = name, targets = {} }
+      end
+      s.freed_at, s.targets = nil, {}
+      keep(self, "service", name, s)
+      self.services[name] = s
+      apply(self, rules.add(self.layout, s.index, s))
+      changed(self)
+    end)
+  end
+  return shown(s)
+end
+
+local function known(self, key)
+  local name = service_key(key)
+  local s = self.services[name]
+  if not s or s.freed_at then
+    fail("unknown_service", nil, "%s has no service address", name)
+  end
+  return s, name
+end
+
+function Network:targets(key)
+  local s = self.services[service_key(key)]
+  return s and not s.freed_at and table.move(s.targets, 1, #s.targets, 1, {}) or {}
+end
+
+function Network:switch(key, targets)
+  local s, name = known(self, key)
+  local list, seen = {}, {}
+  for _, target in ipairs(targets) do
+    if not address.endpoint(target) then
+      fail("bad_target", nil, "%s is no address and port to send %s to", tostring(target), name)
+    end
+    if not seen[target] then
+      seen[target] = true
+      list[#list + 1] = target
+    end
+  end
+  table.sort(list)
+  locked(self, function()
+    local before = s.targets
+    s.targets = list
+    local ok, err = pcall(apply, self, rules.switch(self.layout, s.index, s))
+    if not ok then
+      s.targets = before
+      error(err, 0)
+    end
+    changed(self)
+  end)
+  -- A UDP flow has no end: its next packet would go on to the old instance.
+  if s.proto == "udp" then netfilter.forget { proto = "udp", within = s.address } end
+  self.on_event("network.switched", { service = name, address = s.address, targets = list })
+end
+
+function Network:remove(key)
+  local name = service_key(key)
+  local s = self.services[name]
+  if not s or s.freed_at then return end
+  locked(self, function()
+    local ok = pcall(apply, self, rules.remove(self.layout, s.index, s))
+    s.freed_at, s.targets = clock.now(), {}
+    keep(self, "service", name, s)
+    if not ok then mend(self) end -- the rules weren't as we left them
+    changed(self)
+  end)
+end
+
+---- bridges and containers' addresses ----
+
+local function network_spec(self, b, app)
+  return {
+    Name = b.network, Driver = "bridge", CheckDuplicate = true,
+    IPAM = { Driver = "default", Config = json.array {
+      { Subnet = b.subnet, Gateway = b.gateway } } },
+    Options = {
+      ["com.docker.network.bridge.name"] = b.bridge,
+      ["com.docker.network.bridge.enable_ip_masquerade"] = "false", -- our own chain does it
+    },
+    Labels = { [LABEL] = self.layout.instance, ["nextdeploy.project"] = app.project,
+      ["nextdeploy.env"] = app.environment, ["nextdeploy.app"] = app.app },
+  }
+end
+
+local function ensure_network(self, b, app)
+  local there = self.docker:network_inspect(b.network)
+  if not there then
+    self.docker:network_create(network_spec(self, b, app))
+    return
+  end
+  local config = there.IPAM and there.IPAM.Config and there.IPAM.Config[1] or {}
+  if config.Subnet ~= b.subnet then
+    fail("bridge_taken", "remove it with `docker network rm " .. b.network
+      .. "` once nothing uses it", "the Docker network %s has the subnet %s, not %s", b.network,
+      tostring(config.Subnet), b.subnet)
+  end
+end
+
+function Network:ensure_bridge(app)
+  local name = app_key(app)
+  local b = self.bridges[name]
+  if b and not b.freed_at and self.docker:network_inspect(b.network) then return b end
+  locked(self, function()
+    b = self.bridges[name]
+    if not b or b.freed_at then
+      local n = b and b.index or next_index(self, "bridge", self.bridges,
+        self.layout.bridge_count, self.layout.containers)
+      if not n then
+        fail("range_full", "a wider --service-cidr has more (at most /12)",
+          "no subnet is left in %s for %s", self.layout.containers, name)
+      end
+      b = address.bridge(self.layout, n)
+      b.group = app.project .. "/" .. app.environment
+      -- Dots, which no name may contain, keep a-b/c apart from a/b-c.
+      b.network = string.format("nd-%s-%s.%s.%s", self.layout.instance, app.project,
+        app.environment, app.app)
+      keep(self, "bridge", name, b)
+      self.bridges[name] = b
+      mend(self) -- before the bridge exists: it is never without its policy
+      changed(self)
+    end
+    ensure_network(self, b, app)
+  end)
+  return b
+end
+
+function Network:remove_bridge(app)
+  local name = app_key(app)
+  local b = self.bridges[name]
+  if not b or b.freed_at then return end
+  locked(self, function()
+    if self.docker:network_inspect(b.network) then self.docker:network_remove(b.network) end
+    b.freed_at = clock.now()
+    keep(self, "bridge", name, b)
+    mend(self)
+    changed(self)
+  end)
+end
+
+-- The address that was given out longest ago, and that no container, rule or open connection
+-- names. It is the caller's from then on, until container_gone.
+function Network:container_address(app, used)
+  local b = self.bridges[app_key(app)]
+  if not b or b.freed_at then b = self:ensure_bridge(app) end
+  local flows = netfilter.flows { within = b.subnet, open = true }
+  local taken = {} -- nothing waits from here on: another task would choose the same
+  for _, ip in ipairs(used or {}) do taken[ip] = true end
+  for ip in pairs(self.claimed) do taken[ip] = true end
+  for _, s in pairs(self.services) do
+    for _, target in ipairs(s.targets) do taken[target:match("^[^:]+")] = true end
+  end
+  local first, last = address.containers(self.layout, b.index)
+  local choice = {}
+  for n = first, last do
+    local ip = address.format(n)
+    if not taken[ip] then choice[#choice + 1] = { ip = ip, n = n, at = self.last_used[ip] or 0 } end
+  end
+  table.sort(choice, function(x, y) return x.at < y.at or x.at == y.at and x.n < y.n end)
+  if not choice[1] then
+    fail("bridge_full", "remove old releases or stopped containers; a bridge has 29 addresses",
+      "no address is left on %s (%s) for a container of %s", b.bridge, b.subnet, app_key(app))
+  end
+  for _, c in ipairs(choice) do
+    if not flows[c.ip] then
+      choice[1] = c
+      break
+    end
+  end
+  local ip = choice[1].ip
+  self.last_used[ip] = clock.now()
+  self.claimed[ip] = true
+  if flows[ip] then netfilter.forget { within = ip } end -- left behind by containers long gone
+  return ip
+end
+
+function Network:container_gone(ip)
+  self.last_used[ip] = clock.now()
+  self.claimed[ip] = nil
+  netfilter.forget { within = ip }
+end
+
+function Network:drain(pid, port) -- luacheck: no self
+  local peers, seen = {}, 0
+  for _, c in ipairs(proc.connections(pid, port)) do
+    seen = seen + 1
+    peers[#peers + 1] = c.peer
+  end
+  table.sort(peers)
+  return { count = seen, peers = peers }
+end
+
+---- doctor, and the end ----
+
+local function number(name)
+  return math.tointeger(tonumber(iptables.sysctl(name) or "")) or 0
+end
+
+function Network:check()
+  local out = {}
+  local function add(name, ok, message, hint)
+    out[#out + 1] = { name = name, ok = ok, message = message, hint = not ok and hint or nil }
+  end
+  local ok, text, wrong = pcall(function()
+    return rules.mend(self.layout, model(self), self.backend:save())
+  end)
+  add("network.rules", ok and not text, not ok and tostring(text)
+    or text and "differ in " .. table.concat(wrong, ", ")
+    or "all chains are as they should be (" .. self.backend.kind .. ")",
+    "the daemon repairs them within a second; if this stays, something removes them again")
+  for _, s in ipairs(SYSCTLS) do
+    local value = iptables.sysctl(s[1])
+    add("network." .. s[1]:match("[^.]+$"), value == s[2], s[1] .. " = " .. tostring(value),
+      "sysctl -w " .. s[1] .. "=" .. s[2] .. ": else " .. s[3])
+  end
+  local most, now = number("net.netfilter.nf_conntrack_max"),
+    number("net.netfilter.nf_conntrack_count")
+  add("network.conntrack", most == 0 or most >= 131072 and now < most * 3 // 4,
+    string.format("%d of %d connections tracked", now, most),
+    "a busy service holds 28,000 entries: sysctl -w net.netfilter.nf_conntrack_max=262144")
+  local low, high = (iptables.sysctl("net.ipv4.ip_local_port_range") or ""):match("(%d+)%s+(%d+)")
+  local ports = low and tonumber(high) - tonumber(low) + 1 or 0
+  add("network.ports", ports >= 20000, ports .. " source ports",
+    "sysctl -w net.ipv4.ip_local_port_range='32768 60999'")
+  return out
+end
+
+function Network:down()
+  self:stop()
+  self.backend = self.backend or iptables.find()
+  local text = rules.clear(self.layout, self.backend:save())
+  if text then self.backend:restore(text) end
+  pcall(iptables.ip, "route", "del", self.layout.services, "dev", "lo")
+  pcall(iptables.ip, "addr", "del", self.layout.host .. "/32", "dev", "lo")
+  if self.docker then
+    for _, n in ipairs(self.docker:network_list { labels = { [LABEL] = self.layout.instance } }) do
+      self.docker:network_remove(n.Name)
+    end
+  end
+  fs.remove(self.dir, { recursive = true })
+  self.services, self.bridges = {}, {}
+end
+
+return network

@@ -1,0 +1,342 @@
+-- network_rules.lua - the text of our netfilter rules, and how it compares with what is there.
+--
+-- Everything is iptables-restore text, used with --noflush: a chain that is declared is replaced,
+-- whole or not at all, and nobody else's is touched. Chains of the instance with the short id ID:
+--
+--   nat     ND-ID        dispatch: one rule a service address  (from PREROUTING and OUTPUT, first)
+--           ND-ID-S<n>   service n: DNAT to its healthy instances; empty when there is none
+--           ND-ID-P      masquerade of hairpins and of what leaves the host  (from POSTROUTING)
+--   filter  ND-ID-R      reject at once, so that callers fail fast
+--           ND-ID-F      policy between bridges                     (from DOCKER-USER, first)
+--           ND-ID-G<n>   the bridges of one project and environment
+--           ND-ID-I      what reaches the host itself               (from INPUT)
+--
+-- A packet whose destination is still a service address when it gets to `filter` was claimed by no
+-- service chain: it is rejected, in OUTPUT for the host's own callers, in FORWARD for containers.
+--
+-- A model is {services={[n]={address=,port=,proto=,targets={"ip:port"},comment=}},
+--             bridges={[n]={bridge=,subnet=,group=}}} with n the index of address or bridge.
+-- Pure functions; nothing here waits.
+
+local rules = {}
+
+local function sorted(t)
+  local keys = {}
+  for k in pairs(t) do keys[#keys + 1] = k end
+  table.sort(keys)
+  return keys
+end
+
+-- Where we hang our chains: table, chain, what follows "-A CHAIN ".
+function rules.jumps(layout)
+  local c, s = layout.chain, layout.services
+  return {
+    { table = "nat", chain = "PREROUTING", rule = "-d " .. s .. " -j " .. c },
+    { table = "nat", chain = "OUTPUT", rule = "-d " .. s .. " -j " .. c },
+    { table = "nat", chain = "POSTROUTING", rule = "-j " .. c .. "-P" },
+    { table = "filter", chain = "INPUT", rule = "-j " .. c .. "-I" },
+    { table = "filter", chain = "OUTPUT", rule = "-d " .. s .. " -j " .. c .. "-R" },
+    { table = "filter", chain = "DOCKER-USER", rule = "-j " .. c .. "-F" },
+  }
+end
+
+function rules.chain_of(layout, n) return layout.chain .. "-S" .. n end
+
+-- The dispatch rule of service n, without "-A CHAIN ".
+function rules.dispatch(layout, n, s)
+  local comment = ""
+  if s.comment then
+    -- iptables takes at most 255 bytes; a quote or a line break would end the rule early.
+    comment = ' -m comment --comment "' .. s.comment:gsub("[^%w%p ]", "?"):gsub('["\\]', "?")
+      :sub(1, 200) .. '"'
+  end
+  return string.format("-d %s/32 -p %s -m %s --dport %d%s -j %s", s.address, s.proto, s.proto,
+    s.port, comment, rules.chain_of(layout, n))
+end
+
+-- Declares and fills the chain of service n: the whole of a switch.
+function rules.service(layout, n, s)
+  local chain = rules.chain_of(layout, n)
+  local out = { ":" .. chain .. " - [0:0]" }
+  local count = #s.targets
+  for i, target in ipairs(s.targets) do
+    local chance = ""
+    if i < count then -- the i-th rule sees what the ones before it left
+      chance = string.format(" -m statistic --mode random --probability %.11f", 1 / (count - i + 1))
+    end
+    out[#out + 1] = string.format("-A %s -p %s%s -j DNAT --to-destination %s", chain, s.proto,
+      chance, target)
+  end
+  return table.concat(out, "\n") .. "\n"
+end
+
+function rules.switch(layout, n, s)
+  return "*nat\n" .. rules.service(layout, n, s) .. "COMMIT\n"
+end
+
+-- A service that wasn't there: its chain and its dispatch rule in one transaction.
+function rules.add(layout, n, s)
+  return "*nat\n" .. rules.service(layout, n, s) .. "-A " .. layout.chain .. " "
+    .. rules.dispatch(layout, n, s) .. "\nCOMMIT\n"
+end
+
+function rules.remove(layout, n, s)
+  local chain = rules.chain_of(layout, n)
+  return "*nat\n:" .. chain .. " - [0:0]\n-D " .. layout.chain .. " "
+    .. rules.dispatch(layout, n, s) .. "\n-X " .. chain .. "\nCOMMIT\n"
+end
+
+local function nat_chains(layout, model, out)
+  local c = layout.chain
+  out[#out + 1] = ":" .. c .. " - [0:0]"
+  out[#out + 1] = ":" .. c .. "-P - [0:0]"
+  for _, n in ipairs(sorted(model.services)) do
+    out[#out + 1] = rules.service(layout, n, model.services[n]):sub(1, -2)
+  end
+  for _, n in ipairs(sorted(model.services)) do
+    out[#out + 1] = "-A " .. c .. " " .. rules.dispatch(layout, n, model.services[n])
+  end
+  for _, n in ipairs(sorted(model.bridges)) do
+    local subnet = model.bridges[n].subnet
+    out[#out + 1] = string.format("-A %s-P -s %s -d %s -m conntrack --ctstate DNAT -j MASQUERADE",
+      c, subnet, subnet)
+  end
+  -- Docker is told not to do this for our bridges: it would hide callers behind the gateway, and
+  -- wouldn't come back after a flush.
+  out[#out + 1] = string.format("-A %s-P -s %s ! -o %s -j MASQUERADE", c, layout.containers,
+    layout.bridges)
+end
+
+local function filter_chains(layout, model, out)
+  local c, ours = layout.chain, layout.bridges
+  local groups, first = {}, {}
+  for _, n in ipairs(sorted(model.bridges)) do
+    local group = model.bridges[n].group
+    if not groups[group] then
+      groups[group] = {}
+      first[group] = n -- the lowest index names the group's chain
+    end
+    table.insert(groups[group], n)
+  end
+  local add = function(...) out[#out + 1] = string.format(...) end
+  for _, suffix in ipairs { "R", "F", "I" } do add(":%s-%s - [0:0]", c, suffix) end
+  for _, group in ipairs(sorted(groups)) do add(":%s-G%d - [0:0]", c, first[group]) end
+  add("-A %s-R -p tcp -j REJECT --reject-with tcp-reset", c)
+  add("-A %s-R -j REJECT --reject-with icmp-port-unreachable", c)
+  -- A segment that conntrack can't place isn't translated back: the host would answer it with a
+  -- reset and cut a good connection.
+  add("-A %s-I -i %s -m conntrack --ctstate INVALID -j DROP", c, ours)
+  add("-A %s-I -d %s -j %s-R", c, layout.services, c)
+  add("-A %s-F -i %s -m conntrack --ctstate INVALID -j DROP", c, ours)
+  add("-A %s-F -i %s -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", c, ours)
+  add("-A %s-F -o %s -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", c, ours)
+  add("-A %s-F -d %s -j %s-R", c, layout.services, c)
+  for _, group in ipairs(sorted(groups)) do
+    for _, n in ipairs(groups[group]) do
+      add("-A %s-F -i %s -j %s-G%d", c, model.bridges[n].bridge, c, first[group])
+      add("-A %s-G%d -o %s -j ACCEPT", c, first[group], model.bridges[n].bridge)
+    end
+  end
+  -- With br_netfilter the kernel sends a reset past the translation, with the instance's address
+  -- as its source, and the caller ignores it; the ICMP error is translated.
+  add("-A %s-F -o %s -m conntrack --ctstate DNAT -j REJECT --reject-with icmp-port-unreachable",
+    c, ours)
+  add("-A %s-F -o %s -j %s-R", c, ours, c)
+end
+
+-- Every chain of ours and its rules, without the jumps: text for iptables-restore --noflush.
+function rules.render(layout, model)
+  local out = { "*nat" }
+  nat_chains(layout, model, out)
+  out[#out + 1] = "COMMIT"
+  out[#out + 1] = "*filter"
+  filter_chains(layout, model, out)
+  out[#out + 1] = "COMMIT"
+  return table.concat(out, "\n") .. "\n"
+end
+
+-- One rule in a form in which iptables-save's wording and ours are equal: options in sorted order,
+-- without matches' names, comments and "/32", probabilities to four digits.
+local function canonical(rule)
+  local groups, group = {}, nil
+  local quoted = rule:gsub('"([^"]*)"', function(s) return (s:gsub(" ", "\1")) end)
+  local negated = false
+  for word in quoted:gmatch("%S+") do
+    if word == "!" then
+      negated = true
+    elseif word:find("^%-") then
+      group = { negated and "!" .. word or word }
+      groups[#groups + 1] = group
+      negated = false
+    elseif group then
+      group[#group + 1] = word
+    end
+  end
+  local out = {}
+  for _, g in ipairs(groups) do
+    local name, value = g[1], g[2] or ""
+    if name ~= "-m" and name ~= "--comment" then
+      if name == "--probability" then value = string.format("%.4f", tonumber(value) or 0) end
+      if name == "--ctstate" then
+        local states = {}
+        for state in value:gmatch("[^,]+") do states[#states + 1] = state end
+        table.sort(states)
+        value = table.concat(states, ",")
+      end
+      out[#out + 1] = name .. " " .. value:gsub("/32$", "")
+    end
+  end
+  table.sort(out)
+  return table.concat(out, " ")
+end
+rules.canonical = canonical
+
+-- iptables-save's (or our own) text -> {[table]={[chain]={rule, ...}}}, rules without "-A CHAIN ".
+function rules.parse(text)
+  local tables, current = {}, nil
+  for line in text:gmatch("[^\n]+") do
+    local first = line:sub(1, 1)
+    if first == "*" then
+      local name = line:match("^%*(%S+)")
+      current = tables[name] or {}
+      tables[name] = current
+    elseif current and first == ":" then
+      local chain = line:match("^:(%S+)")
+      current[chain] = current[chain] or {}
+    elseif current and line:find("^%-A ") then
+      local chain, rule = line:match("^%-A (%S+) ?(.*)$")
+      current[chain] = current[chain] or {}
+      table.insert(current[chain], rule)
+    end
+  end
+  return tables
+end
+
+local function ours(layout, chain)
+  return chain == layout.chain or chain:sub(1, #layout.chain + 1) == layout.chain .. "-"
+end
+
+local function same_chain(wanted, found)
+  if not found or #wanted ~= #found then return false end
+  for i, rule in ipairs(wanted) do
+    if rule ~= found[i] and canonical(rule) ~= canonical(found[i]) then return false end
+  end
+  return true
+end
+
+-- Lines that bring one jump to the front. Other instances' jumps may stand before it: two daemons
+-- that both insisted on the first place would fight for ever.
+local function fix_jump(jump, chains, out)
+  local wanted, fine, seen = canonical(jump.rule), false, 0
+  local only_us = true
+  for _, rule in ipairs(chains[jump.chain] or {}) do
+    if canonical(rule) == wanted then
+      seen = seen + 1
+      fine = fine or only_us
+    elseif not rule:find("%-j ND%-") then
+      only_us = false
+    end
+  end
+  if fine and seen == 1 then return end
+  for _ = 1, seen do out[#out + 1] = "-D " .. jump.chain .. " " .. jump.rule end
+  out[#out + 1] = "-I " .. jump.chain .. " 1 " .. jump.rule
+end
+
+-- Compares what iptables-save printed with the model. Returns the text that mends it, and a list
+-- of what was wrong; nil when nothing is. `all` rewrites every chain whatever is there.
+function rules.mend(layout, model, saved, all)
+  local there = rules.parse(saved)
+  local rendered = rules.render(layout, model)
+  local wanted = rules.parse(rendered)
+  local text, wrong = {}, {}
+  for _, name in ipairs { "nat", "filter" } do
+    local found, out, stale = there[name] or {}, {}, {}
+    for chain, list in pairs(wanted[name]) do
+      if all or not same_chain(list, found[chain]) then wrong[#wrong + 1] = chain end
+    end
+    for chain in pairs(found) do
+      if ours(layout, chain) and not wanted[name][chain] then
+        stale[#stale + 1] = chain
+        wrong[#wrong + 1] = chain
+      end
+    end
+    local before = #wrong
+    if before > 0 then -- all chains of the table: those refer to each other
+      for line in rendered:match("%*" .. name .. "\n(.-)COMMIT"):gmatch("[^\n]+") do
+        out[#out + 1] = line
+      end
+    end
+    if name == "filter" then
+      if not found["DOCKER-USER"] then out[#out + 1] = ":DOCKER-USER - [0:0]" end
+      local has = false
+      for _, rule in ipairs(found.FORWARD or {}) do has = has or rule == "-j DOCKER-USER" end
+      if not has then
+        out[#out + 1] = "-I FORWARD 1 -j DOCKER-USER"
+        wrong[#wrong + 1] = "FORWARD"
+      end
+    end
+    for _, jump in ipairs(rules.jumps(layout)) do
+      if jump.table == name then
+        local length = #out
+        fix_jump(jump, found, out)
+        if #out > length then wrong[#wrong + 1] = jump.chain end
+      end
+    end
+    table.sort(stale)
+    for _, chain in ipairs(stale) do
+      table.insert(out, 1, ":" .. chain .. " - [0:0]")
+      out[#out + 1] = "-X " .. chain
+    end
+    if #out > 0 then
+      text[#text + 1] = "*" .. name .. "\n" .. table.concat(out, "\n") .. "\nCOMMIT\n"
+    end
+  end
+  if #wrong == 0 then return nil end
+  table.sort(wrong)
+  return table.concat(text), wrong
+end
+
+-- Text that removes every trace of the instance from what iptables-save printed; nil: none there.
+function rules.clear(layout, saved)
+  local text = {}
+  for name, chains in pairs(rules.parse(saved)) do
+    local declare, out, drop = {}, {}, {}
+    for chain, list in pairs(chains) do
+      if ours(layout, chain) then
+        declare[#declare + 1] = ":" .. chain .. " - [0:0]"
+        drop[#drop + 1] = "-X " .. chain
+      else
+        for _, rule in ipairs(list) do
+          if ours(layout, rule:match("%-j (%S+)") or "") then
+            out[#out + 1] = "-D " .. chain .. " " .. rule
+          end
+        end
+      end
+    end
+    if #declare + #out > 0 then
+      table.sort(declare)
+      table.sort(out)
+      table.sort(drop)
+      text[#text + 1] = "*" .. name .. "\n" .. table.concat(declare, "\n") .. "\n"
+        .. table.concat(out, "\n") .. (#out > 0 and "\n" or "") .. table.concat(drop, "\n")
+        .. "\nCOMMIT\n"
+    end
+  end
+  table.sort(text)
+  return #text > 0 and table.concat(text) or nil
+end
+
+-- Other instances whose range overlaps ours: {{instance=, range=}, ...}.
+function rules.rivals(layout, saved, overlap)
+  local out = {}
+  for _, rule in ipairs((rules.parse(saved).nat or {}).PREROUTING or {}) do
+    local range, other = rule:match("%-d (%S+) .*%-j ND%-(%x+)$")
+    if not range then range, other = rule:match("%-d (%S+) %-j ND%-(%x+)$") end
+    if range and other ~= layout.instance and overlap(range, layout.cidr) then
+      out[#out + 1] = { instance = other, range = range }
+    end
+  end
+  return out
+end
+
+return rules
