@@ -2,7 +2,7 @@
  * process.c - require "process": child processes, never through a shell.
  *
  *   run{argv={program, ...}, stdin=, env={NAME=value}, cwd=, timeout_ms=, max_output=, uid=, gid=}
- *       -> {status=, signal=, stdout=, stderr=, truncated=}        waits
+ *       -> {status=, signal=, stdout=, stderr=, truncated=, pid=}  waits
  *
  * `env` is all of the environment; without it there is only a standard PATH. A status other than 0
  * is a result, not an error; `signal` is absent unless one ended the program. Errors:
@@ -25,6 +25,7 @@ struct run_op {
     struct nd_buf output;
     struct nd_buf errors;
     int status, signal;
+    pid_t pid;
     bool truncated;
 };
 
@@ -56,7 +57,7 @@ static int run_push(lua_State *L, void *arg)
 {
     struct run_op *op = arg;
 
-    lua_createtable(L, 0, 5);
+    lua_createtable(L, 0, 6);
     lua_pushinteger(L, op->status);
     lua_setfield(L, -2, "status");
     if (op->signal) {
@@ -69,6 +70,8 @@ static int run_push(lua_State *L, void *arg)
     lua_setfield(L, -2, "stderr");
     lua_pushboolean(L, op->truncated);
     lua_setfield(L, -2, "truncated");
+    lua_pushinteger(L, op->pid);
+    lua_setfield(L, -2, "pid");
     return 1;
 }
 
@@ -214,7 +217,9 @@ static int process_run(lua_State *L)
     options.argv = (const char *const *)op->argv;
     options.env = (const char *const *)op->env;
     op->child = nd_child_start(nd_host_loop(nd_host_of(L)), &options, on_done, op, &op->op.err);
-    if (!op->child)
+    if (op->child)
+        op->pid = nd_child_pid(op->child);
+    else
         nd_op_done(op);
     return nd_op_park(L, op);
 }

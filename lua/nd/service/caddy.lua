@@ -85,14 +85,16 @@ local function errors()
     "{http.error.status_code}: nothing answers for {http.request.host} right now\n")) } }
 end
 
-local function local_only(path)
+local function own_address(o) return o.address ~= "" and o.address or "127.0.0.1" end
+
+local function local_only(o, path)
   return { path = json.array { path },
-    remote_ip = { ranges = json.array { "127.0.0.0/8", "::1" } } }
+    remote_ip = { ranges = json.array { "127.0.0.0/8", "::1", own_address(o) } } }
 end
 
 local function plain_server(o)
   local port = o.https_port == 443 and "" or ":" .. o.https_port
-  local asked = local_only(caddy.ASK)
+  local asked = local_only(o, caddy.ASK)
   asked.file = { root = o.routes .. "/tls/{http.request.uri.query.domain}",
     try_files = json.array { "/*" } }
   asked.expression = [[{http.request.uri.query.domain}.matches("^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]]
@@ -103,9 +105,9 @@ local function plain_server(o)
     listen = json.array { o.address .. ":" .. o.http_port },
     automatic_https = { disable = true },
     routes = json.array {
-      route(local_only(caddy.ID), text(200, o.instance)),
+      route(local_only(o, caddy.ID), text(200, o.instance)),
       route(asked, text(200, "yes\n")),
-      route(local_only(caddy.ASK), text(404, "no\n")),
+      route(local_only(o, caddy.ASK), text(404, "no\n")),
       normalise(),
       route(host_file(o.routes .. "/plain"), forward()),
       route(host_file(o.routes .. "/tls"), redirect),
@@ -145,7 +147,7 @@ function caddy.config(o)
       tls = { automation = {
         policies = json.array { { on_demand = true,
           issuers = json.array { { module = "internal" } } } },
-        on_demand = { ask = "http://127.0.0.1:" .. o.http_port .. caddy.ASK },
+        on_demand = { ask = "http://" .. own_address(o) .. ":" .. o.http_port .. caddy.ASK },
       } },
       pki = { certificate_authorities = { ["local"] = {
         install_trust = false, name = "NextDeploy " .. o.instance } } },

@@ -38,7 +38,6 @@ local clock = require "clock"
 local fs = require "fs"
 local json = require "json"
 local netfilter = require "netfilter"
-local proc = require "proc"
 local task = require "task"
 local address = require "nd.service.network_address"
 local iptables = require "nd.service.iptables"
@@ -594,7 +593,7 @@ end
 
 function Network:drain(pid, port) -- luacheck: no self
   local peers, seen = {}, 0
-  for _, c in ipairs(proc.connections(pid, port)) do
+  for _, c in ipairs(require("proc").connections(pid, port)) do
     seen = seen + 1
     peers[#peers + 1] = c.peer
   end
