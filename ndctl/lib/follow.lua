@@ -20,7 +20,7 @@ local QUIET_MOST = 5000   -- ms without an event before the run is read, in case
 local DRAW_EVERY = 100    -- ms, on a terminal
 local CALL_TIMEOUT = 5000 -- ms for one look at the run
 
-local ended = { done = true, cleaning = true, failed = true, cancelled = true }
+local ended = { done = true, failed = true, cancelled = true }
 
 function follow.ended(run)
   return ended[run.state] or false

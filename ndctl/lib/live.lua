@@ -137,11 +137,10 @@ function Live:finish(n, ok, ms, err)
   if not remove(self.active, step) then return end
   local kind, label = "ok", step.label
   if not ok then
-    local cancelled = err and err.code == "cancelled"
+    local message = type(err) == "table" and err.message or err
+    local cancelled = type(err) == "table" and err.code == "cancelled" or message == "cancelled"
     kind = cancelled and "cancelled" or "failed"
-    if err and err.message and not cancelled then
-      label = ("%s: %s"):format(label, text.clean(err.message))
-    end
+    if message and not cancelled then label = ("%s: %s"):format(label, message) end
   end
   self:finished(self:line(kind, ms or step.ended - step.started, label))
 end
@@ -175,6 +174,11 @@ end
 handlers["run.log"] = function(self, data)
   self:finished((self.options.tty and "           " or "log            ")
     .. text.clean(data.text or ""))
+end
+
+handlers["run.rolling_back"] = function(self)
+  self:finished(self.options.tty and "           undoing what was done"
+    or "undo           undoing what was done")
 end
 
 handlers["run.undo"] = function(self, data)

@@ -202,8 +202,10 @@ function outcome.tell(client, run, options)
     out.print(("run %s of %s: done%s"):format(run.id, run.recipe or "?",
       elapsed and ", in " .. text.duration(elapsed) or ""))
   end
-  if run.state == "cleaning" then
-    out.progress("Cleaning up goes on in the daemon: ndctl runs show " .. run.id)
+  local later = present(run.error)
+  if later then
+    out.note(("Note: after the switch something failed: %s"):format(text.clean(later.message)),
+      "  ndctl runs show " .. run.id)
   end
 end
 

@@ -1,54 +1,38 @@
 -- lib/params.lua - a recipe's parameters from the words of the command line.
 --
 -- `--drain 5s` sets drain, `--health.path /up` sets a member, `--param drain=5s` is the long way.
--- What the recipe declares decides about types and about what is unknown; the daemon checks again.
+-- What the recipe declares tells what is unknown or missing; values go as text and are read by the
+-- recipe's own parameters.
 
 local fail = require "ndctl.lib.fail"
 local text = require "ndctl.lib.text"
 
 local params = {}
 
-local function wrong(name, what, value)
-  fail.usage(("--%s takes %s, not '%s'"):format(name, what, tostring(value)))
+local function boolean(name, value)
+  local words = { ["true"] = true, yes = true, ["false"] = false, no = false }
+  if value == true then return true end
+  if words[value] == nil then
+    fail.usage(("--%s takes true or false, not '%s'"):format(name, tostring(value)))
+  end
+  return words[value]
 end
 
-local converters = {
-  int = function(name, value)
-    return math.tointeger(tonumber(value)) or wrong(name, "a whole number", value)
-  end,
-  number = function(name, value)
-    return tonumber(value) or wrong(name, "a number", value)
-  end,
-  boolean = function(name, value)
-    if value == true or value == "true" or value == "yes" then return true end
-    if value == "false" or value == "no" then return false end
-    wrong(name, "true or false", value)
-  end,
-  list = function(_, value)
-    return require("json").array(type(value) == "table" and value or { value })
-  end,
-  duration = function(name, value)
-    if type(value) ~= "string" or not text.parse_duration(value) then
-      wrong(name, "a duration such as 30s", value)
-    end
-    return value
-  end,
-}
-converters.integer, converters.bool, converters.flag = converters.int, converters.boolean,
-  converters.boolean
-
+-- One value as it is sent: text, which the recipe's parameter reads; JSON where it looks like it.
 local function convert(name, declared, value)
-  if type(value) == "string" and value:find("^%s*[{%[]") then
-    local ok, decoded = pcall(require("json").decode, value)
-    if ok then return decoded end
-  end
-  local converter = declared and converters[declared.type]
-  if type(value) == "table" and not (declared and declared.type == "list") then
+  local kind = declared and declared.type
+  if type(value) == "table" then
+    if kind == "list" then return require("json").array(value) end
     fail.usage(("--%s is given %d times"):format(name, #value))
   end
-  if converter then return converter(name, value) end
+  if kind == "boolean" then return boolean(name, value) end
   if value == true then
     if declared then fail.usage(("--%s needs a value"):format(name)) end
+    return true
+  end
+  if value:find("^%s*[{%[]") then
+    local ok, decoded = pcall(require("json").decode, value)
+    if ok then return decoded end
   end
   return value
 end

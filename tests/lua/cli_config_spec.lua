@@ -63,19 +63,21 @@ end)
 describe("a recipe's parameters", function()
   local declared = {
     { name = "app", type = "app", required = true }, { name = "drain", type = "duration" },
-    { name = "count", type = "int" }, { name = "fast", type = "boolean" },
-    { name = "health", type = "health" },
+    { name = "fast", type = "boolean" }, { name = "health", type = "health" },
+    { name = "hosts", type = "list" },
   }
 
-  it("get the types that the recipe declares", function()
-    assert.same({ app = "web", count = 3, fast = true, drain = "5s", health = { path = "/up" } },
-      params.read({ app = "web", count = "3", fast = true, drain = "5s", ["health.path"] = "/up" },
-        declared, "r"))
+  it("are texts, switches, lists, members and JSON", function()
+    assert.same({ app = "web", hosts = { "a", "b" }, fast = true, drain = "5s",
+      health = { path = "/up" } },
+      params.read({ app = "web", hosts = { "a", "b" }, fast = true, drain = "5s",
+        ["health.path"] = "/up" }, declared, "r"))
+    assert.is_false(params.read({ app = "web", fast = "no" }, declared, "r").fast)
     assert.same({ path = "/up" },
       params.read({ app = "web", health = '{"path":"/up"}' }, declared, "r").health)
   end)
 
-  it("are refused where the recipe has none such, or the type is wrong", function()
+  it("are refused where the recipe has none such, or one is missing", function()
     local function wrong(given)
       local ok, err = pcall(params.read, given, declared, "r")
       assert.is_false(ok)
@@ -83,9 +85,9 @@ describe("a recipe's parameters", function()
       return err
     end
     assert.equal("did you mean --drain?", wrong({ app = "web", drian = "5s" }).hint)
-    assert.matches("needs %-%-app", wrong({ count = "3" }).message)
-    assert.matches("whole number", wrong({ app = "web", count = "x" }).message)
-    assert.matches("duration", wrong({ app = "web", drain = "5" }).message)
+    assert.matches("needs %-%-app", wrong({ drain = "3s" }).message)
+    assert.matches("true or false", wrong({ app = "web", fast = "x" }).message)
+    assert.matches("needs a value", wrong({ app = "web", drain = true }).message)
     assert.matches("given 2 times", wrong({ app = { "a", "b" } }).message)
   end)
 end)

@@ -1,6 +1,6 @@
 -- cli_support.lua - a scripted daemon, and ndctl run against it.
 --
--- `support.daemon{ ["GET /status"] = answer, ... }` listens on a unix socket of its own. An answer is
+-- `support.daemon{ ["GET /status"] = answer, ... }` listens on a socket of its own. An answer is
 -- {status =, payload =, ...rest of the envelope} or function(request) returning one; for the
 -- WebSockets ("WS /ws/events") it is function(ws, request). What was asked is in d.requests.
 
@@ -35,7 +35,7 @@ function Daemon:handle(request)
   if not route then
     return envelope { status = 404, code = "not_found", message = "no such thing: " .. name }
   end
-  if request.websocket then
+  if request.websocket and type(route) == "function" then
     return { upgrade = function(ws) route(ws, request) end }
   end
   if type(route) == "function" then route = route(request, seen) end
