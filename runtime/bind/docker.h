@@ -1,0 +1,41 @@
+/*
+ * docker.h - what the files of the module `docker` share: docker.c (connection, plain calls),
+ * docker_args.c (arguments), docker_image.c (pull, push, load, build) and docker_follow.c (exec,
+ * logs, events).
+ */
+#ifndef ND_BIND_DOCKER_H
+#define ND_BIND_DOCKER_H
+
+#include "base/buf.h"
+#include "engine/docker.h"
+#include "script/task.h"
+
+struct docker_box {
+    struct nd_docker *docker; /* owned by the userdata; never NULL while a method runs */
+    int timeout_ms;           /* instead of each kind's own; 0: not set */
+};
+
+ND_RAISES struct docker_box *docker_check(lua_State *L); /* at 1 */
+
+/* opts.timeout_ms at `index`, else the connection's, else `otherwise`; to the last two, `more`. */
+ND_RAISES int docker_timeout(lua_State *L, int index, const struct docker_box *box, int otherwise,
+                             int more);
+
+/* Pushes the name at `index`, percent-encoded; raises docker_refused if no `noun` can have it. */
+ND_RAISES const char *docker_push_name(lua_State *L, int index, const char *noun);
+/* The reference of an image at `index`; raises docker_refused where it can't be one. */
+ND_RAISES const char *docker_check_ref(lua_State *L, int index);
+ND_RAISES const char *docker_push_encoded(lua_State *L, const char *text, size_t length);
+/* Pushes the JSON of the value at `index`; raises docker_refused where it has none. */
+ND_RAISES const char *docker_push_json(lua_State *L, int index, size_t *length);
+/* Pushes the value of a JSON text; raises docker_protocol where it is none. */
+ND_RAISES void docker_push_value(lua_State *L, const struct nd_buf *text, const char *doing);
+/* Pushes "&filters=..." from the fields `filters` and `labels` of the table at `index`, or "". */
+ND_RAISES const char *docker_push_filters(lua_State *L, int index);
+ND_RAISES bool docker_flag(lua_State *L, int index, const char *name, bool otherwise);
+
+/* Add their methods to the table on top. */
+ND_RAISES void docker_add_image(lua_State *L);
+ND_RAISES void docker_add_follow(lua_State *L);
+
+#endif
