@@ -1,5 +1,6 @@
 #include "io/loop.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -32,6 +33,7 @@ int nd_loop_init(struct nd_loop *loop, struct nd_err *err)
     loop->lag_most = loop->lag_last = 0;
     uv_timer_start(&loop->lag_timer, on_lag_timer, LAG_EVERY_MS, 0);
     uv_unref((uv_handle_t *)&loop->lag_timer);
+    signal(SIGPIPE, SIG_IGN);
     return 0;
 }
 

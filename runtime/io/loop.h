@@ -4,6 +4,8 @@
  * One loop a process. `user` is for the layer above. nd_loop_fini runs the loop until every close
  * callback has run and then proves that no handle is left: what is, is named on stderr and the
  * process aborts, since a leaked handle is a bug that would otherwise show as a hang.
+ *
+ * From nd_loop_init on the process ignores SIGPIPE: a peer that went away is an error of the write.
  */
 #ifndef ND_IO_LOOP_H
 #define ND_IO_LOOP_H
