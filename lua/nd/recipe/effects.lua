@@ -1,0 +1,42 @@
+-- Every effect that a recipe can ask for: what the stubs in the worker are made from, and what the
+-- daemon's own table is checked against.
+--
+-- A row: name, version, class, arguments. The class is "read" (leaves nothing behind), "act", or
+-- "special" (the scheduler's own). An argument is "name", or { "name", kind }, with "?" after the
+-- name where it may be left out; the kind says what becomes of it on its way out:
+--   duration   seconds or "30s" -> whole milliseconds
+--   size       bytes or "1GiB" -> bytes
+--   health     a health check -> one with all fields, durations in milliseconds
+--   { field = kind, ... }   a table, some of whose fields are of these kinds
+-- Everything else goes as it is and is checked by the daemon. An argument that is left out before
+-- one that isn't travels as null.
+
+local http_options = { timeout = "duration", connect_timeout = "duration" }
+
+return {
+  -- apps and their releases
+  { "app.live", 1, "read", { "app" } },
+  { "app.previous", 1, "read", { "app" } },
+  { "app.release", 1, "read", { "app", "number" } },
+  { "app.start", 1, "act", { "app", "image", { "options?", { grace = "duration" } } } },
+  { "app.activate", 1, "act", { "release" } },
+  { "app.switch", 1, "act", { "app", "release" } },
+  { "app.retire", 1, "act", { "release", { "options?", { drain = "duration", keep = "duration" } } } },
+  { "app.stop", 1, "act", { "release", { "options?", { drain = "duration", grace = "duration" } } } },
+  { "app.remove", 1, "act", { "release" } },
+  -- images and containers
+  { "docker.pull", 1, "act", { "image" } },
+  { "docker.inspect", 1, "read", { "release" } },
+  -- health
+  { "health.wait", 1, "read", { "release", { "health?", "health" }, { "settle?", "duration" } } },
+  { "health.check", 1, "read", { "release", { "health?", "health" } } },
+  -- the world
+  { "http.request", 1, "act", { { "request", http_options } } },
+  { "time.sleep", 1, "read", { { "duration", "duration" } } },
+  { "time.now", 1, "read", {} },
+  { "uuid", 1, "read", {} },
+  -- what the library itself asks for
+  { "undo.set", 1, "special", { "label", "effect?", "args?" } },
+  { "task.cancel", 1, "special", { "selection" } },
+  { "task.rollback", 1, "special", { "selection" } },
+}

@@ -1,0 +1,239 @@
+-- Loads a recipe and runs it: the worker's end of a run (runtime/script/recipe.h starts it).
+--
+--   start = { run, files = { ["recipe.lua"] = source }, entry, params?, state?, seed,
+--             mode = "run" | "header", library? = { ["nd.recipe.main"] = source, ... } }
+--
+-- The header goes out first, always; then, where there are parameters, they are checked; mode
+-- "header" ends there. The globals a recipe sees beside Lua's own are set here and nowhere else.
+
+local host, start = ...
+local xpcall = xpcall
+
+-- ---- require ----
+
+local loaded, loading = {}, {}
+local library_globals = {} -- so that a recipe's own globals don't change the library
+
+for name, value in pairs(_G) do
+  library_globals[name] = value
+end
+
+local function library_source(name)
+  if start.library then
+    return start.library[name]
+  end
+  return host.embedded(name)
+end
+
+local function file_of(name)
+  local path = name:gsub("%.", "/")
+  local files = start.files or {}
+  for _, candidate in ipairs({ path .. ".lua", path .. "/init.lua" }) do
+    if files[candidate] then
+      return files[candidate], "@" .. candidate
+    end
+  end
+end
+
+-- The recipe's own files, the library, JSON; nothing else.
+function require(name)
+  if type(name) ~= "string" then
+    error("require takes the name of a module", 2)
+  end
+  if loaded[name] ~= nil then
+    return loaded[name]
+  end
+  local source, chunk_name = file_of(name)
+  local globals = _G
+  if not source and name:match("^nd%.recipe%.[%w_]+$") then
+    source, chunk_name, globals = library_source(name), "=" .. name, library_globals
+  end
+  if not source then
+    error(string.format("no module %q: a recipe can require its own files, nd.recipe.* and cjson",
+      name), 2)
+  end
+  if loading[name] then
+    error(string.format("the module %q requires itself", name), 2)
+  end
+  local chunk, why = load(source, chunk_name, "t", globals)
+  if not chunk then
+    error(why, 0)
+  end
+  loading[name] = true
+  local value = chunk(name)
+  loading[name] = nil
+  loaded[name] = value == nil and true or value
+  return loaded[name]
+end
+
+library_globals.require = require
+
+local errors = require "nd.recipe.errors"
+local nearest = require "nd.recipe.nearest"
+local param = require "nd.recipe.param"
+local scheduler = require "nd.recipe.scheduler"
+local stubs = require "nd.recipe.stubs"
+local tasks = require "nd.recipe.tasks"
+local coroutines = require "nd.recipe.coroutines"
+
+scheduler.open(host)
+
+-- ---- json ----
+
+local json = {
+  null = host.json.null, array = host.json.array, is_array = host.json.is_array,
+}
+
+function json.encode(value, pretty)
+  if pretty then
+    return host.json.encode(value, true)
+  end
+  local text, why = host.encode(value)
+  return text or errors.raise("bad_json", why)
+end
+
+function json.decode(text)
+  if type(text) ~= "string" then
+    errors.raise("bad_json", "json.decode takes a string, not a " .. type(text))
+  end
+  local value, why = host.decode(text)
+  if value == nil and why then
+    errors.raise("bad_json", why)
+  end
+  return value
+end
+
+loaded.cjson, loaded.json = json, json
+
+-- ---- recipe{} ----
+
+local recipe_class = { __name = "recipe" }
+local recipe_fields = { "summary", "params", "run", "needs", "trigger" }
+
+local function bad_recipe(...)
+  errors.raise("bad_recipe", string.format(...), "recipes/README.md shows what a recipe looks like")
+end
+
+local function declare_recipe(fields)
+  if type(fields) ~= "table" then
+    bad_recipe("recipe takes a table, not a %s", type(fields))
+  end
+  local known = {}
+  for _, name in ipairs(recipe_fields) do
+    known[name] = true
+  end
+  for name in pairs(fields) do
+    if not known[name] then
+      bad_recipe("a recipe has no field %q%s", tostring(name), nearest.hint(name, recipe_fields))
+    end
+  end
+  if type(fields.run) ~= "function" then
+    bad_recipe("a recipe needs the function run, but its run is a %s", type(fields.run))
+  end
+  for name, p in pairs(fields.params or {}) do
+    if type(name) ~= "string" or not param.is(p) then
+      bad_recipe("the parameter %q isn't declared by one of param.app, param.string, ...",
+        tostring(name))
+    end
+  end
+  return setmetatable(fields, recipe_class)
+end
+
+-- ---- what a recipe sees ----
+
+local function words(...)
+  local list = {}
+  for i = 1, select("#", ...) do
+    list[i] = tostring((select(i, ...)))
+  end
+  return list
+end
+
+local function open_globals()
+  stubs.open(host.json, _G)
+  for name, value in pairs({
+    recipe = declare_recipe, param = param, json = json, pivot = stubs.pivot, undo = stubs.undo,
+    task = { all = tasks.all, race = tasks.race, timeout = tasks.timeout },
+    continue_as = scheduler.continue_as,
+    pcall = coroutines.pcall, xpcall = coroutines.xpcall, coroutine = coroutines.coroutine,
+  }) do
+    _G[name] = value
+  end
+  function time.now()
+    return stubs.call("time.now") / 1000
+  end
+  now = time.now
+  function log(...)
+    scheduler.log(table.concat(words(...), " "))
+  end
+  function print(...)
+    scheduler.log(table.concat(words(...), "\t"))
+  end
+  function fail(message, hint)
+    errors.raise("recipe_failed", tostring(message), hint and tostring(hint))
+  end
+end
+
+-- ---- loading ----
+
+local function load_recipe()
+  local entry = start.entry or "recipe.lua"
+  local source = (start.files or {})[entry]
+  if type(source) ~= "string" then
+    errors.raise("bad_recipe", string.format("the recipe has no file %q", entry))
+  end
+  local chunk, why = load(source, "@" .. entry, "t")
+  if not chunk then
+    errors.raise("recipe_syntax", why, "correct the line it names")
+  end
+  local value = chunk()
+  if getmetatable(value) ~= recipe_class then
+    bad_recipe("%s returns %s instead of recipe { ... }", entry,
+      value == nil and "nothing" or "a " .. type(value))
+  end
+  return value
+end
+
+local function send_header(recipe)
+  local header = {
+    summary = recipe.summary, needs = recipe.needs, trigger = recipe.trigger,
+    params = host.json.array(param.describe(recipe.params or {})),
+  }
+  local text, why = host.encode({ type = "header", recipe = header })
+  if not text then
+    bad_recipe("what the recipe says about itself can't be sent: %s", why)
+  end
+  host.send(text)
+end
+
+local function describe(err)
+  err = errors.of(err)
+  err.traceback = err.traceback or host.traceback(tostring(err.message))
+  return err
+end
+
+-- Calls fn; reports its error as the end of the run.
+local function attempt(fn, ...)
+  local results = table.pack(xpcall(fn, describe, ...))
+  if not results[1] then
+    scheduler.fail(results[2])
+  end
+  return table.unpack(results, 1, results.n)
+end
+
+open_globals()
+
+local ok, recipe = attempt(load_recipe)
+if not ok or not attempt(send_header, recipe) then
+  return
+end
+local params
+if start.params or start.mode ~= "header" then
+  ok, params = attempt(param.resolve, recipe.params or {}, start.params or {})
+  if not ok then
+    return
+  end
+end
+if start.mode ~= "header" then
+  scheduler.run(host, recipe.run, params, start.state)
+end

@@ -1,0 +1,248 @@
+#include "script/recipe.h"
+
+#include <lauxlib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/embed.h"
+#include "base/list.h"
+#include "script/frame.h"
+#include "script/marshal.h"
+#include "script/sandbox.h"
+
+#define LIBRARY "nd.recipe" /* chunks and modules of the library begin with it */
+
+struct run {
+    struct nd_sandbox box;
+    struct nd_buf frame; /* the last one read */
+    int fd;
+};
+
+static struct run *run_of(lua_State *L)
+{
+    return *(struct run **)lua_getextraspace(L);
+}
+
+/* The state may not be touched any more; nor may this wait for a daemon that doesn't read. */
+static void out_of_memory(struct nd_sandbox *box)
+{
+    struct run *run = ND_CONTAINER(box, struct run, box);
+    char frame[512];
+    int length = snprintf(frame + ND_FRAME_HEAD, sizeof frame - ND_FRAME_HEAD,
+                          "{\"type\":\"failed\",\"error\":{\"code\":\"recipe_memory\",\"message\":"
+                          "\"the recipe needed more than its %zu MiB of memory\",\"hint\":"
+                          "\"look for a table or a string in it that grows without end\"}}",
+                          box->limit >> 20);
+
+    nd_frame_head((unsigned char *)frame, (size_t)length);
+    if (send(run->fd, frame, (size_t)length + ND_FRAME_HEAD, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        _exit(ND_WORKER_MEMORY); /* the status says it as well */
+    _exit(ND_WORKER_MEMORY);
+}
+
+/* ---- frames ---- */
+
+/* Pushes the next frame's value; ends the process where there is none. */
+static void push_frame(lua_State *L, struct run *run)
+{
+    struct nd_err err = {0};
+    int got = nd_frame_read(run->fd, &run->frame, &err);
+
+    if (got == 0 || (got < 0 && strcmp(err.code, "worker_gone") == 0))
+        _exit(ND_WORKER_ORPHANED);
+    if (got < 0 || nd_json_push(L, run->frame.data, run->frame.length, &err) < 0 ||
+        !lua_istable(L, -1))
+        _exit(ND_WORKER_PROTOCOL);
+}
+
+static int host_recv(lua_State *L)
+{
+    push_frame(L, run_of(L));
+    return 1;
+}
+
+static int host_send(lua_State *L)
+{
+    struct nd_err err = {0};
+    size_t length;
+    const char *text = luaL_checklstring(L, 1, &length);
+
+    if (nd_frame_write(run_of(L)->fd, text, length, &err) == 0)
+        return 0;
+    if (strcmp(err.code, "worker_gone") == 0)
+        _exit(ND_WORKER_ORPHANED);
+    return luaL_error(L, "%s", err.message);
+}
+
+static int host_encode(lua_State *L)
+{
+    struct nd_buf out = {0};
+    struct nd_err err = {0};
+    int rc;
+
+    luaL_checkany(L, 1);
+    rc = nd_json_add(L, 1, &out, &err);
+    if (rc < 0)
+        lua_pushnil(L);
+    lua_pushlstring(L, rc < 0 ? err.message : out.data, rc < 0 ? strlen(err.message) : out.length);
+    nd_buf_fini(&out);
+    return rc < 0 ? 2 : 1;
+}
+
+static int host_decode(lua_State *L)
+{
+    struct nd_err err = {0};
+    size_t length;
+    const char *text = luaL_checklstring(L, 1, &length);
+
+    if (nd_json_push(L, text, length, &err) == 0)
+        return 1;
+    lua_pushnil(L);
+    lua_pushstring(L, err.message);
+    return 2;
+}
+
+/* ---- where a recipe is ---- */
+
+static bool in_library(const char *source)
+{
+    return strncmp(source, "=" LIBRARY, sizeof LIBRARY) == 0;
+}
+
+static int host_where(lua_State *L)
+{
+    lua_Debug ar;
+
+    for (int level = 1; lua_getstack(L, level, &ar); level++) {
+        lua_getinfo(L, "Sl", &ar);
+        if (ar.currentline <= 0 || in_library(ar.source))
+            continue;
+        lua_pushfstring(L, "%s:%d", ar.short_src, ar.currentline);
+        return 1;
+    }
+    return 0;
+}
+
+/* traceback(text) -> text and a line for each level that is the recipe's */
+static int host_traceback(lua_State *L)
+{
+    const char *line, *end;
+    luaL_Buffer out;
+
+    luaL_traceback(L, L, NULL, 1);
+    line = lua_tostring(L, -1);
+    luaL_buffinit(L, &out);
+    luaL_addstring(&out, luaL_checkstring(L, 1));
+    for (; line && *line; line = *end ? end + 1 : end) {
+        end = strchrnul(line, '\n');
+        if (strncmp(line, "\t" LIBRARY, sizeof LIBRARY) == 0 || strncmp(line, "\t[C]", 4) == 0)
+            continue;
+        luaL_addchar(&out, '\n');
+        luaL_addlstring(&out, line, (size_t)(end - line));
+    }
+    luaL_pushresult(&out);
+    return 1;
+}
+
+/* ---- the library ---- */
+
+static int host_embedded(lua_State *L)
+{
+    const char *path = luaL_gsub(L, luaL_checkstring(L, 1), ".", "/");
+
+    for (const struct nd_embed *e = nd_embedded_lua; e->path; e++) {
+        if (strncmp(e->path, "lua/", 4) != 0 || strncmp(e->path + 4, path, strlen(path)) != 0 ||
+            strcmp(e->path + 4 + strlen(path), ".lua") != 0)
+            continue;
+        lua_pushlstring(L, e->text, (size_t)(e->end - e->text));
+        return 1;
+    }
+    return 0;
+}
+
+static void push_host(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        {"recv", host_recv},         {"send", host_send},   {"encode", host_encode},
+        {"decode", host_decode},     {"where", host_where}, {"traceback", host_traceback},
+        {"embedded", host_embedded}, {NULL, NULL},
+    };
+
+    luaL_newlib(L, functions);
+    nd_open_json(L);
+    lua_setfield(L, -2, "json");
+}
+
+/* Pushes the chunk of main.lua; the start frame is at `start`. */
+static void load_main(lua_State *L, int start)
+{
+    static const char name[] = LIBRARY ".main";
+
+    if (lua_getfield(L, start, "library") == LUA_TTABLE) {
+        lua_getfield(L, -1, name);
+    } else {
+        lua_pushcfunction(L, host_embedded);
+        lua_pushstring(L, name);
+        lua_call(L, 1, 1);
+    }
+    if (!lua_isstring(L, -1))
+        luaL_error(L, "the recipe library has no module '%s'", name);
+    if (luaL_loadbufferx(L, lua_tostring(L, -1), lua_rawlen(L, -1), "=" LIBRARY ".main", "t"))
+        lua_error(L);
+}
+
+static int run_main(lua_State *L)
+{
+    push_frame(L, run_of(L)); // start
+    lua_getfield(L, 1, "seed");
+    nd_sandbox_seal(L, lua_tointeger(L, -1));
+    lua_settop(L, 1);
+    load_main(L, 1);
+    push_host(L);
+    lua_pushvalue(L, 1);
+    lua_call(L, 2, 0);
+    return 0;
+}
+
+static int add_traceback(lua_State *L)
+{
+    luaL_traceback(L, L, luaL_tolstring(L, 1, NULL), 1);
+    return 1;
+}
+
+/* The library failed: says so as the run's end. */
+static void report_broken(lua_State *L, struct run *run)
+{
+    struct nd_buf out = {0}, text = {0};
+    struct nd_err err = {0};
+
+    nd_json_add(L, -1, &text, &err);
+    nd_buf_addf(&out, "{\"type\":\"failed\",\"error\":{\"code\":\"worker_broken\",\"message\":%s}}",
+                text.data);
+    nd_frame_write(run->fd, out.data, out.length, &err);
+    nd_buf_fini(&text);
+    nd_buf_fini(&out);
+}
+
+enum nd_worker_exit nd_recipe_run(int fd, size_t memory)
+{
+    struct run run = {.box = {.limit = memory, .out_of_memory = out_of_memory}, .fd = fd};
+    lua_State *L = nd_sandbox_open(&run.box);
+    enum nd_worker_exit status = ND_WORKER_OK;
+
+    if (!L)
+        return ND_WORKER_MEMORY;
+    *(struct run **)lua_getextraspace(L) = &run;
+    lua_pushcfunction(L, add_traceback);
+    lua_pushcfunction(L, run_main);
+    if (lua_pcall(L, 0, 0, 1) != LUA_OK) {
+        report_broken(L, &run);
+        status = ND_WORKER_BROKEN;
+    }
+    lua_close(L);
+    nd_buf_fini(&run.frame);
+    return status;
+}
