@@ -4,8 +4,12 @@ max_line_length = 100
 files["recipes/**/*.lua"] = {
   read_globals = {
     "recipe", "param", "app", "docker", "health", "http", "time", "task", "pivot", "undo",
-    "log", "fail", "approval", "uuid", "now", "continue_as", "json", "effect",
+    "log", "fail", "uuid", "now", "continue_as", "json",
   },
+}
+-- Sets those globals.
+files["lua/nd/recipe/main.lua"] = {
+  globals = { "_G", "require", "time", "now", "log", "print", "fail" },
 }
 files["tests/**/*_spec.lua"] = { std = "lua54+busted" }
 files["recipes/**/spec.lua"] = { std = "lua54+busted" }

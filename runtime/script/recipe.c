@@ -116,6 +116,14 @@ static int host_where(lua_State *L)
 {
     lua_Debug ar;
 
+    if (lua_isfunction(L, 1)) {
+        lua_settop(L, 1);
+        lua_getinfo(L, ">S", &ar);
+        if (ar.linedefined <= 0 || in_library(ar.source))
+            return 0;
+        lua_pushfstring(L, "%s:%d", ar.short_src, ar.linedefined);
+        return 1;
+    }
     for (int level = 1; lua_getstack(L, level, &ar); level++) {
         lua_getinfo(L, "Sl", &ar);
         if (ar.currentline <= 0 || in_library(ar.source))

@@ -9,6 +9,7 @@
  *   send(text)                 a frame of JSON; may wait for the daemon to read
  *   encode(v) -> text | nil, why                   decode(text) -> v | nil, why
  *   where() -> "recipe.lua:20" | nil               the innermost line that is not the library's
+ *   where(fn) -> "recipe.lua:18" | nil             where a function begins
  *   traceback(text) -> text                        without the library's own lines
  *   embedded(module) -> source | nil               a module of the library in this binary
  *   json                                           the module of marshal.h, as it comes

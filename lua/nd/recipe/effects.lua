@@ -12,6 +12,8 @@
 -- one that isn't travels as null.
 
 local http_options = { timeout = "duration", connect_timeout = "duration" }
+local retire_options = { drain = "duration", keep = "duration" }
+local stop_options = { drain = "duration", grace = "duration" }
 
 return {
   -- apps and their releases
@@ -21,8 +23,8 @@ return {
   { "app.start", 1, "act", { "app", "image", { "options?", { grace = "duration" } } } },
   { "app.activate", 1, "act", { "release" } },
   { "app.switch", 1, "act", { "app", "release" } },
-  { "app.retire", 1, "act", { "release", { "options?", { drain = "duration", keep = "duration" } } } },
-  { "app.stop", 1, "act", { "release", { "options?", { drain = "duration", grace = "duration" } } } },
+  { "app.retire", 1, "act", { "release", { "options?", retire_options } } },
+  { "app.stop", 1, "act", { "release", { "options?", stop_options } } },
   { "app.remove", 1, "act", { "release" } },
   -- images and containers
   { "docker.pull", 1, "act", { "image" } },

@@ -52,7 +52,9 @@ local kinds = {
     "true or false",
   },
   duration = { units.duration, 'a duration such as "10s"' },
-  list = { function(v) return type(v) == "table" and #v > 0 and v or nil end, "a list of strings" },
+  list = {
+    function(v) return type(v) == "table" and #v > 0 and v or nil end, "a list of strings",
+  },
   status = { function(v) return is_status(v) and v or nil end, '200, "200-399" or a list of these' },
 }
 

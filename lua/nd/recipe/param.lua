@@ -1,7 +1,7 @@
 -- The parameters a recipe declares: param.duration { required = true, default = "30s", doc = "" }.
 --
--- A kind says what a value must look like and what the recipe gets. Values come as JSON or, from the
--- command line, as strings; both are accepted. A plain value instead of a table is the default:
+-- A kind says what a value must look like and what the recipe gets. Values come as JSON or, from
+-- the command line, as strings; both are accepted. A plain value instead of a table is the default:
 -- param.duration "30s". param.health takes its default's fields directly.
 
 local errors = require "nd.recipe.errors"

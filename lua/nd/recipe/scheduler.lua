@@ -5,13 +5,13 @@
 -- able to, until all are parked. Only then are the new effects numbered, in the order in which they
 -- were asked, and sent. So the same answers in the same order give the same effects.
 --
--- Cancellation. A cancelled task has the error `cancelled` raised where it waits, and then may still
--- wait while it cleans up:
+-- Cancellation. A cancelled task has the error `cancelled` raised where it waits, and may then wait
+-- again only to clean up:
 --   * in `<close>` variables, as the error passes them, whatever they call;
 --   * after a pcall that caught it, until the task ends or enters another pcall that waits.
 -- There it is raised again, and this time no pcall holds it: a task that swallows a cancellation
 -- ends all the same. `shield` is that state: nil (a wait raises), "unwinding" (the error is on its
--- way up), "caught" (a pcall holds it). A second cancellation, by an outer race or timeout, starts
+-- way up), "caught" (a pcall held it). A second cancellation, by an outer race or timeout, starts
 -- anew and interrupts the clean-up of the first.
 
 local errors = require "nd.recipe.errors"
@@ -20,7 +20,7 @@ local rawcreate, rawresume, rawyield = coroutine.create, coroutine.resume, corou
 local rawstatus, isyieldable = coroutine.status, coroutine.isyieldable
 local rawxpcall = xpcall
 local pack, unpack, concat = table.pack, table.unpack, table.concat
-local format, tostring, type, error = string.format, tostring, type, error
+local format, tostring, error = string.format, tostring, error
 local rawequal, ipairs, setmetatable = rawequal, ipairs, setmetatable
 
 local M = {}
@@ -28,7 +28,7 @@ local M = {}
 local PARK = setmetatable({}, { __name = "park" }) -- what a coroutine yields when its task parks
 
 local LOG_LINE, LOG_BURST = 16 * 1024, 512 * 1024 -- bytes
-local BURST, ARGUMENTS = 3 * 1024 * 1024, 1024 * 1024 -- bytes of effects in one frame; of one's args
+local BURST, ARGUMENTS = 3 * 1024 * 1024, 1024 * 1024 -- bytes of one frame's effects; of one
 
 local host            -- see runtime/script/recipe.h
 local current         -- the task that runs
@@ -370,7 +370,7 @@ function M.run_group(name, functions, decide, rollback)
   local at = host.where() or task.at
   for i, fn in ipairs(functions) do
     task.spawned = task.spawned + 1
-    local child = new_task(task, task.id .. "." .. task.spawned, fn, at)
+    local child = new_task(task, task.id .. "." .. task.spawned, fn, host.where(fn) or at)
     child.group = g
     g.children[i] = child
     enqueue(child)
@@ -495,7 +495,7 @@ end
 -- Runs `fn(...)` as task "1" to its end and reports it.
 function M.run(the_host, fn, ...)
   host = the_host
-  main = new_task(nil, "1", fn, nil)
+  main = new_task(nil, "1", fn, host.where(fn))
   enqueue(main, ...)
   run_ready()
   while not main.ended do

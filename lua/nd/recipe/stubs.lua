@@ -8,9 +8,8 @@ local units = require "nd.recipe.units"
 
 local M = {}
 
-local json          -- for json.null
-local names = {}    -- effect function -> its name
-local functions = {} -- name -> effect function
+local json       -- for json.null
+local names = {} -- effect function -> its name
 local rows = {}
 
 -- ---- arguments ----
@@ -127,7 +126,7 @@ function M.open(the_json, into)
       local fn = function(...)
         return ask(row, false, ...)
       end
-      functions[row[1]], names[fn] = fn, row[1]
+      names[fn] = row[1]
       if family then
         into[family] = into[family] or {}
         into[family][name] = fn

@@ -1,0 +1,102 @@
+-- The daemon's end of nd-worker processes: frames, limits, and what is left after a kill.
+
+local worker = require "worker"
+local json = require "json"
+
+local function start_frame(source, more)
+  local frame = {
+    type = "start", run = "r1", files = { ["recipe.lua"] = source }, entry = "recipe.lua",
+    params = {}, seed = 1, mode = "run",
+  }
+  for name, value in pairs(more or {}) do
+    frame[name] = value
+  end
+  return frame
+end
+
+describe("a worker", function()
+  it("tells what its recipe is and ends", function()
+    local w <close> = worker.spawn()
+    w:send(start_frame('return recipe { summary = "hi", run = print }', { mode = "header" }))
+    local frame = w:recv(5000)
+    assert.equal("header", frame.type)
+    assert.equal("hi", frame.recipe.summary)
+    assert.is_nil(w:recv(5000))
+    assert.same({ status = 0, signal = 0 }, w:wait())
+  end)
+
+  it("asks for effects and goes on with their answers", function()
+    local w <close> = worker.spawn()
+    w:send(start_frame('return recipe { run = function() return docker.pull("a:1") .. "!" end }'))
+    assert.equal("header", w:recv(5000).type)
+    local parked = w:recv(5000)
+    assert.equal("docker.pull", parked.effects[1].name)
+    assert.same(json.array { "a:1" }, parked.effects[1].args)
+    w:send { type = "answer", n = 1, ok = true, value = "sha256:1" }
+    local done = w:recv(5000)
+    assert.equal("done", done.type)
+    assert.equal("sha256:1!", done.value)
+  end)
+
+  it("can be waited for with a time-out, and killed", function()
+    local w <close> = worker.spawn()
+    local ok, err = pcall(w.recv, w, 20)
+    assert.is_false(ok)
+    assert.equal("timeout", err.code)
+    w:kill()
+    assert.equal(9, w:wait().signal)
+    assert.is_nil(w:recv(5000))
+    assert.equal("worker_gone", select(2, pcall(w.send, w, {})).code)
+  end)
+
+  it("is killed when nobody refers to it any more", function()
+    local pid
+    do
+      local w = worker.spawn()
+      pid = w:pid()
+    end
+    collectgarbage()
+    local task = require "task"
+    for _ = 1, 200 do
+      local file = io.open("/proc/" .. pid .. "/stat")
+      local state = file and file:read("a"):match("%) (%a)")
+      if file then file:close() end
+      if not state or state == "Z" then return end
+      task.sleep(10)
+    end
+    error("the process " .. pid .. " still runs")
+  end)
+
+  it("is an error to start where there is no such program", function()
+    local ok, err = pcall(worker.spawn, { path = "/nonexistent/nd-worker" })
+    assert.is_false(ok)
+    assert.equal("worker_start", err.code)
+  end)
+
+  it("that says garbage is killed, with worker_protocol", function()
+    local path = os.tmpname()
+    local function says(script, signal)
+      local file = assert(io.open(path, "w"))
+      file:write("#!/bin/sh\n", script, "\nexec sleep 60\n")
+      file:close()
+      assert(os.execute("chmod +x " .. path))
+      local w <close> = worker.spawn { path = path }
+      local ok, err = pcall(w.recv, w, 5000)
+      assert.is_false(ok)
+      assert.equal("worker_protocol", err.code)
+      assert.equal(signal, w:wait().signal)
+    end
+    says([[printf '\377\377\377\377abc' >&3]], 9)
+    says([[printf '\0\0\0\3abc' >&3]], 9)
+    says([[printf '\0\0\0\1001' >&3; exit 0]], 0)
+    os.remove(path)
+  end)
+
+  it("ends by itself when the daemon closes its socket", function()
+    local w <close> = worker.spawn()
+    w:send(start_frame('return recipe { run = function() uuid() end }'))
+    w:recv(5000)
+    w:recv(5000)
+    w:close()
+  end)
+end)
