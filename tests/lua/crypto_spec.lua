@@ -1,0 +1,104 @@
+-- Digests and text forms against the vectors of their standards; identifiers in order.
+local crypto = require "crypto"
+local clock = require "clock"
+
+describe("crypto", function()
+  it("hashes as FIPS 180-4 says", function()
+    assert.equal("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+      crypto.sha256(""))
+    assert.equal("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+      crypto.sha256("abc"))
+  end)
+
+  it("signs as RFC 4231 says", function()
+    assert.equal("b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7",
+      crypto.hmac(("\x0b"):rep(20), "Hi There"))
+    assert.equal("60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54",
+      crypto.hmac(("\xaa"):rep(131), "Test Using Larger Than Block-Size Key - Hash Key First"))
+    assert.equal("b613679a0814d9ec772f95d778c35fc5ff1697c493715653c6c712144292c5ad",
+      crypto.hmac("", ""))
+  end)
+
+  it("compares", function()
+    assert.is_true(crypto.equal("", ""))
+    assert.is_true(crypto.equal("a\0b", "a\0b"))
+    assert.is_false(crypto.equal("a\0b", "a\0c"))
+    assert.is_false(crypto.equal("a", "ab"))
+  end)
+
+  it("writes base64 as RFC 4648 says, and reads only that", function()
+    local vectors = { [""] = "", f = "Zg==", fo = "Zm8=", foo = "Zm9v", foob = "Zm9vYg==",
+      fooba = "Zm9vYmE=", foobar = "Zm9vYmFy" }
+    for plain, text in pairs(vectors) do
+      assert.equal(text, crypto.base64(plain))
+      assert.equal(plain, crypto.unbase64(text))
+      local short = text:gsub("=", "")
+      assert.equal(short, crypto.base64url(plain))
+      assert.equal(plain, crypto.unbase64url(short))
+    end
+    assert.equal("-_8", crypto.base64url("\xfb\xff"))
+    assert.equal("+/8=", crypto.base64("\xfb\xff"))
+    for _, bad in ipairs { "Z", "Zg", "Zg=", "Zh==", "Zm9=", "Z===", "====", "Zg==Zg==", "Zm9v\n",
+      "Zm 9v", "-_8=", "Zg=a", "\0\0\0\0" } do
+      assert.is_nil(crypto.unbase64(bad), bad)
+    end
+    for _, bad in ipairs { "Z", "Zg==", "Zh", "Zm9", "+/8" } do
+      assert.is_nil(crypto.unbase64url(bad), bad)
+    end
+  end)
+
+  it("writes and reads hex", function()
+    assert.equal("00ff10", crypto.hex("\0\xff\x10"))
+    assert.equal("\0\xff\x10", crypto.unhex("00FF10"))
+    for _, bad in ipairs { "0", "0g", " 0", "0x" } do
+      assert.is_nil(crypto.unhex(bad))
+    end
+  end)
+
+  it("brings everything through each text form", function()
+    for n = 0, 70 do
+      local bytes = crypto.random(n)
+      assert.equal(n, #bytes)
+      assert.equal(bytes, crypto.unhex(crypto.hex(bytes)))
+      assert.equal(bytes, crypto.unbase64(crypto.base64(bytes)))
+      assert.equal(bytes, crypto.unbase64url(crypto.base64url(bytes)))
+    end
+    assert.are_not.equal(crypto.random(16), crypto.random(16))
+    assert.has_error(function() crypto.random(-1) end)
+  end)
+
+  it("makes version 7 identifiers that carry the time and sort by it", function()
+    local before = clock.now()
+    local seen, last = {}, ""
+    for _ = 1, 2000 do
+      local id = crypto.uuid()
+      assert.matches("^%x%x%x%x%x%x%x%x%-%x%x%x%x%-7%x%x%x%-[89ab]%x%x%x%-%x+$", id)
+      assert.equal(36, #id)
+      assert.is_nil(seen[id])
+      seen[id] = true
+      -- 18 characters hold the time; within 244 ns the order is left to chance
+      assert.is_true(id:sub(1, 18) >= last)
+      last = id:sub(1, 18)
+    end
+    local ms = tonumber(last:sub(1, 8) .. last:sub(10, 13), 16)
+    assert.is_true(ms >= before and ms <= clock.now())
+  end)
+end)
+
+describe("clock", function()
+  it("formats as RFC 3339 in UTC", function()
+    assert.equal("1970-01-01T00:00:00.000Z", clock.format(0))
+    assert.equal("2026-01-31T12:34:56.789Z", clock.format(1769862896789))
+    assert.equal("9999-12-31T23:59:59.999Z", clock.format(253402300799999))
+    assert.has_error(function() clock.format(-1) end)
+  end)
+
+  it("can be shifted by tests", function()
+    local now = clock.now()
+    clock.shift(3600000)
+    assert.is_true(clock.now() >= now + 3600000)
+    clock.shift(0)
+    assert.is_true(clock.now() < now + 3600000)
+    assert.is_true(clock.monotonic() <= clock.monotonic())
+  end)
+end)
