@@ -1,0 +1,69 @@
+-- Errors as people and programs meet them: a stable code, what happened, what to do next.
+-- `raise` is for the daemon's own Lua; the HTTP status and ndctl's exit code follow from the code.
+
+local task = require "task"
+
+local M = {}
+
+-- code -> HTTP status, where it isn't 500. A pattern matches codes that share an ending.
+local status = {
+  bad_request = 400, bad_json = 400, bad_param = 400, bad_config = 400, bad_recipe = 400,
+  unknown_param = 400, bad_domain = 400, bad_port = 400,
+  unauthorized = 401,
+  forbidden = 403, capability = 403,
+  not_found = 404, app_not_found = 404, run_not_found = 404, recipe_not_found = 404,
+  image_not_found = 404, release_not_found = 404, token_not_found = 404,
+  method_not_allowed = 405,
+  run_conflict = 409, host_taken = 409, past_pivot = 409, run_ended = 409, exists = 409,
+  nothing_to_roll_back = 409, app_not_live = 409,
+  too_large = 413,
+  unhealthy = 422, deadline = 422, recipe_failed = 422,
+  docker_unreachable = 502, docker_error = 502, docker_refused = 502, docker_protocol = 502,
+  docker_timeout = 504, proxy_down = 502, proxy_refused = 502, pull_failed = 502,
+  registry_denied = 502,
+  db_full = 507,
+  shutting_down = 503,
+}
+
+function M.status(code)
+  return status[code] or (code:match "timeout$" and 504) or 500
+end
+
+-- error{code=, message=, hint=, data=} as an object that prints itself.
+function M.new(code, message, hint, data)
+  return task.error { code = code, message = message, hint = hint, data = data }
+end
+
+function M.raise(code, message, hint, data)
+  error(M.new(code, message, hint, data), 0)
+end
+
+-- Any error value as a plain table {code, message, hint?, data?}; a bug keeps its traceback.
+function M.from(e)
+  if type(e) == "table" and e.code then
+    return { code = e.code, message = e.message or e.code, hint = e.hint, data = e.data }
+  end
+  local text = tostring(type(e) == "table" and e.message or e)
+  return { code = "internal", message = text:match "^[^\n]*", traceback = text }
+end
+
+-- The known name that is nearest to `name` (by edit distance), or nil when none is near.
+function M.nearest(name, known)
+  local best, least = nil, math.max(2, #name // 3) + 1
+  for _, candidate in ipairs(known) do
+    local row = {}
+    for j = 0, #candidate do row[j] = j end
+    for i = 1, #name do
+      local diagonal = row[0]
+      row[0] = i
+      for j = 1, #candidate do
+        local cost = name:byte(i) == candidate:byte(j) and 0 or 1
+        diagonal, row[j] = row[j], math.min(row[j] + 1, row[j - 1] + 1, diagonal + cost)
+      end
+    end
+    if row[#candidate] < least then best, least = candidate, row[#candidate] end
+  end
+  return best
+end
+
+return M

@@ -1,0 +1,237 @@
+-- Apps: project / environment / app, what they are configured to be, and what they are right now.
+--
+-- Everything a person reads about an app is computed here from the database (`status`), and the
+-- database follows Docker's events (watch.lua), so that the answer is the truth.
+
+local clock = require "clock"
+local db = require "db"
+local json = require "json"
+local err = require "nd.error"
+local config = require "nd.service.app_config"
+
+local Apps = {}
+Apps.__index = Apps
+
+function Apps.new(d) return setmetatable({ d = d }, Apps) end
+
+-- Names become container names and labels: letters, digits, inner dashes.
+function Apps.check_name(what, name)
+  if type(name) ~= "string" or #name > 40 or not name:match "^[a-z0-9][a-z0-9-]*$"
+    or name:match "%-$" then
+    err.raise("bad_request", ("%s is not a name for %s"):format(json.encode(name), what),
+      "use 1 to 40 of a-z, 0-9 and -, beginning and ending with a letter or digit")
+  end
+  return name
+end
+
+-- {app_name | app, project?, environment?} -> project, environment, name
+function Apps.key(request)
+  return Apps.check_name("a project", request.project or "default"),
+    Apps.check_name("an environment", request.environment or "production"),
+    Apps.check_name("an app", request.app_name or request.app)
+end
+
+function Apps:find(request)
+  local project, environment, name = Apps.key(request)
+  return self.d.store:get(
+    "SELECT * FROM app WHERE project = ? AND environment = ? AND name = ?",
+    project, environment, name)
+end
+
+function Apps:get(request)
+  local app = self:find(request)
+  if app then return app end
+  local names = {}
+  for _, row in ipairs(self.d.store:all("SELECT DISTINCT name FROM app")) do
+    names[#names + 1] = row.name
+  end
+  local near = err.nearest(request.app_name or request.app, names)
+  err.raise("app_not_found", ("there is no app '%s' in %s/%s"):format(
+    request.app_name or request.app, request.project or "default",
+    request.environment or "production"),
+    near and ("did you mean '%s'? `ndctl ps` lists all apps"):format(near)
+    or "`ndctl ps` lists all apps; `ndctl deploy IMAGE --app NAME` makes one")
+end
+
+function Apps:by_id(id) return self.d.store:get("SELECT * FROM app WHERE id = ?", id) end
+
+function Apps:ensure(request)
+  local project, environment, name = Apps.key(request)
+  local app = self:find(request)
+  if app then return app end
+  local now = clock.now()
+  self.d.store:commit {
+    { "INSERT OR IGNORE INTO app (project, environment, name, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
+      project, environment, name, now, now },
+  }
+  return self:find(request)
+end
+
+-- The key of its service address: the web process, port 80.
+function Apps.service(app)
+  return { project = app.project, environment = app.environment, app = app.name,
+    process = "web", port = 80 }
+end
+
+-- The key of its network.
+function Apps.net(app)
+  return { project = app.project, environment = app.environment, app = app.name }
+end
+
+-- The configuration a new release gets: that of the live release (or the last one), changed by
+-- what the request says. Unset things stay as they were; `env` is replaced as a whole.
+function Apps:spec(app, request)
+  local row = self.d.store:get(
+    "SELECT config FROM release WHERE app = ? AND was_healthy = 1 ORDER BY id DESC LIMIT 1", app.id)
+  local live = app.live and self.d.store:get("SELECT config FROM release WHERE id = ?", app.live)
+  local base = live or row
+  return config.merge(base and json.decode(base.config) or {}, request)
+end
+
+-- Two apps can't claim one host: raises host_taken, naming the owner.
+function Apps:check_routes(app, spec)
+  for _, route in ipairs(spec.routes or {}) do
+    local row = self.d.store:get([[SELECT app.project, app.environment, app.name FROM route
+      JOIN app ON app.id = route.app WHERE domain = ? AND app.id <> ?]], route.domain, app.id)
+    if row then
+      err.raise("host_taken", ("the host %s belongs to the app '%s' in %s/%s"):format(
+        route.domain, row.name, row.project, row.environment),
+        ("give '%s' another domain, or `ndctl destroy %s` first"):format(app.name, row.name))
+    end
+  end
+end
+
+-- ---- what it is right now ----
+
+local function instances_of(d, release)
+  local list = json.array {}
+  for _, row in ipairs(d.store:all(
+    "SELECT * FROM instance WHERE release = ? AND gone_at IS NULL ORDER BY position", release.id)) do
+    list[#list + 1] = {
+      id = row.id, name = row.name, container_id = row.container, release = release.number,
+      process = row.process, index = row.position, state = row.state, address = row.address,
+      restarts = row.restarts, exit_code = row.exit_code,
+      started_at = row.started_at and clock.format(row.started_at),
+    }
+  end
+  return list
+end
+
+-- running | stopped | error | updating | degraded, and a sentence where it needs one.
+local function summarise(app, release, instances, run)
+  if run and (run.state == "running" or run.state == "sleeping" or run.state == "rolling_back") then
+    return "updating", ("run %s: %s"):format(run.id, run.recipe)
+  end
+  if app.stopped == 1 then return "stopped", "stopped by a person" end
+  if not release then
+    if run and run.state == "failed" then
+      return "error", "no release is live; the last run failed: see `ndctl runs show " .. run.id .. "`"
+    end
+    return "stopped", "nothing was deployed yet"
+  end
+  local up = 0
+  for _, instance in ipairs(instances) do
+    if instance.state == "running" then up = up + 1 end
+  end
+  if up == #instances and up > 0 then return "running", nil end
+  if up == 0 then return "error", "no instance of the live release runs" end
+  return "degraded", ("%d of %d instances run"):format(up, #instances)
+end
+
+function Apps:status(app)
+  local d = self.d
+  app = self:by_id(app.id) or app
+  local release = app.live and d.store:get("SELECT * FROM release WHERE id = ?", app.live)
+  local run = d.store:get(
+    "SELECT id, recipe, state FROM run WHERE app = ? ORDER BY started_at DESC, rowid DESC LIMIT 1", app.id)
+  local instances = release and instances_of(d, release) or json.array {}
+  local status, message = summarise(app, release, instances, run)
+  local settings = release and json.decode(release.config) or {}
+  local routes = json.array {}
+  for _, r in ipairs(d.store:all(
+    "SELECT domain, tls, proxy_type FROM route WHERE app = ? ORDER BY domain", app.id)) do
+    routes[#routes + 1] = r
+  end
+  local previous = d.store:get([[SELECT number FROM release
+    WHERE app = ? AND was_healthy = 1 AND id <> ? ORDER BY coalesce(live_at, 0) DESC, id DESC LIMIT 1]],
+    app.id, app.live or 0)
+  local service = d.network and d.network:find_service(Apps.service(app))
+  return {
+    app_name = app.name, project = app.project, environment = app.environment,
+    image = release and release.image or "", digest = release and release.image_id,
+    status = status, message = message, port = settings.port or 0,
+    domain = routes[1] and routes[1].domain or "", updated_at = clock.format(app.updated_at),
+    release = release and release.number, previous = previous and previous.number,
+    strategy = app.strategy, run_id = run and run.id,
+    service_address = service and service.at, routes = routes, instances = instances,
+  }
+end
+
+function Apps:list(filter)
+  local list = json.array {}
+  for _, app in ipairs(self.d.store:all(
+    "SELECT * FROM app ORDER BY project, environment, name")) do
+    if (not filter.project or filter.project == app.project)
+      and (not filter.environment or filter.environment == app.environment) then
+      list[#list + 1] = self:status(app)
+    end
+  end
+  return list
+end
+
+-- Statements that note a change of the app, for a commit.
+function Apps:touch(app, data)
+  return { "UPDATE app SET updated_at = ? WHERE id = ?", clock.now(), app.id },
+    self.d.store:event("app.changed", app.id, nil, data)
+end
+
+-- ---- routes ----
+
+-- Makes the app's host names those of `routes`: rows first, then the proxy's files.
+function Apps:set_routes(app, routes)
+  local d, wanted = self.d, {}
+  local statements = {}
+  for _, r in ipairs(routes) do
+    wanted[r.domain] = r
+    statements[#statements + 1] = {
+      [[INSERT INTO route (domain, app, tls, proxy_type, created_at) VALUES (?, ?, ?, ?, ?)
+        ON CONFLICT (domain) DO UPDATE SET tls = excluded.tls, proxy_type = excluded.proxy_type
+        WHERE app = excluded.app]], r.domain, app.id, r.tls, r.proxy_type, clock.now(), expect = 1 }
+  end
+  local old = d.store:all("SELECT * FROM route WHERE app = ?", app.id)
+  for _, r in ipairs(old) do
+    if not wanted[r.domain] then
+      statements[#statements + 1] = { "DELETE FROM route WHERE domain = ? AND app = ?", r.domain, app.id }
+    end
+  end
+  if #statements > 0 then
+    local ok, e = pcall(d.store.commit, d.store, statements)
+    if not ok then
+      if e.code == "stale" then self:check_routes(app, { routes = routes }) end
+      error(e, 0)
+    end
+  end
+  local at = #routes > 0 and d.network:service(Apps.service(app)).at
+  for _, r in ipairs(routes) do d.proxy:set(r.domain, at, r.tls) end
+  for _, r in ipairs(old) do
+    if not wanted[r.domain] then d.proxy:remove(r.domain) end
+  end
+end
+
+-- Removes the app and all that is its own.
+function Apps:destroy(app)
+  local d = self.d
+  self:set_routes(app, {})
+  d.network:remove(Apps.service(app))
+  for _, release in ipairs(d.store:all("SELECT * FROM release WHERE app = ? AND state <> 'gone'", app.id)) do
+    d.releases:remove(app, release, 10)
+  end
+  d.network:remove_bridge(Apps.net(app))
+  d.store:commit {
+    { "UPDATE app SET live = NULL WHERE id = ?", app.id },
+    { "DELETE FROM app WHERE id = ?", app.id },
+    d.store:event("app.removed", db.null, nil, { app_name = app.name }),
+  }
+end
+
+return Apps

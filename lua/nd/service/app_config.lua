@@ -1,0 +1,201 @@
+-- The configuration of an app: what a request or a nextdeploy.lua may say, checked and made whole.
+--
+-- A release stores the result as JSON:
+--   env {NAME=text}, port, replicas, command [..], user, health {...}, routes [{domain,tls,
+--   proxy_type}], volumes [{name, path, shared}], memory (bytes), cpu (cores), grace (ms between
+--   SIGTERM and SIGKILL), go_back (return to the kept release when this one fails), proxy_type
+-- The probe's shape is documented in recipes/healthcheck/README.md.
+
+local err = require "nd.error"
+local json = require "json"
+local duration = require "nd.duration"
+
+local M = {}
+
+local function bad(field, value, want, hint)
+  err.raise("bad_request", ("%s: %s, got %s"):format(field, want,
+    type(value) == "table" and "a table" or json.encode(value)), hint)
+end
+
+-- RFC 1123 host name, lower case, at least one dot unless it is `localhost`.
+function M.domain(value)
+  if type(value) ~= "string" then bad("domain", value, "must be a host name") end
+  local name = value:lower():gsub("%.$", "")
+  if name:match "[^%w.-]" or #name > 253 or #name == 0 then
+    bad("domain", value, "must be a host name",
+      "letters, digits, dots and dashes; international names in their xn-- form")
+  end
+  for label in (name .. "."):gmatch "([^.]*)%." do
+    if #label == 0 or #label > 63 or label:match "^%-" or label:match "%-$" then
+      bad("domain", value, "must be a host name", "each part has 1 to 63 letters, digits or dashes")
+    end
+  end
+  if name:match "^[%d.]+$" then bad("domain", value, "must be a name, not an address") end
+  return name
+end
+
+function M.port(value, field)
+  if math.type(value) ~= "integer" or value < 1 or value > 65535 then
+    bad(field or "port", value, "must be a number from 1 to 65535")
+  end
+  return value
+end
+
+local function text(field, value)
+  if type(value) ~= "string" or value == "" or value:find "%z" then
+    bad(field, value, "must be a text")
+  end
+  return value
+end
+
+local function env(value)
+  if type(value) ~= "table" then bad("env", value, "must be an object of texts") end
+  local out = {}
+  for name, v in pairs(value) do
+    if type(name) ~= "string" or not name:match "^[%a_][%w_]*$" then
+      bad("env", name, "a name is letters, digits and _, not beginning with a digit")
+    end
+    if type(v) == "number" or type(v) == "boolean" then v = tostring(v) end
+    if type(v) ~= "string" or v:find "%z" then bad("env." .. name, v, "must be a text") end
+    out[name] = v
+  end
+  return out
+end
+
+local function list_of_text(field, value)
+  if type(value) ~= "table" then bad(field, value, "must be a list of texts") end
+  local out = json.array {}
+  for i, v in ipairs(value) do out[i] = text(field, v) end
+  return out
+end
+
+local function size(field, value)
+  local units = { [""] = 1, b = 1, k = 1024, m = 1024 ^ 2, g = 1024 ^ 3 }
+  local number, unit = tostring(value):lower():match "^(%d+)([bkmg]?)i?b?$"
+  if not number then bad(field, value, "must be a size such as 256m or 1g") end
+  local bytes = math.tointeger(tonumber(number) * units[unit])
+  if bytes < 6 * 1024 * 1024 then bad(field, value, "must be at least 6m, as Docker demands") end
+  return bytes
+end
+
+local health_fields = {
+  path = function(v)
+    if type(v) ~= "string" or not v:match "^/[^%c ]*$" then bad("health.path", v, "must begin with /") end
+    return v
+  end,
+  port = M.port,
+  status = function(v) return M.port(v, "health.status") end,
+  body = function(v) return text("health.body", v) end,
+  tcp = function(v) return v == true end,
+  command = function(v) return list_of_text("health.command", v) end,
+  interval = function(v) return duration.ms("health.interval", v) end,
+  timeout = function(v) return duration.ms("health.timeout", v) end,
+  deadline = function(v) return duration.ms("health.deadline", v) end,
+  grace = function(v) return duration.ms("health.grace", v) end,
+  successes = function(v) return M.port(v, "health.successes") end,
+  failures = function(v) return M.port(v, "health.failures") end,
+}
+
+function M.health(value)
+  if type(value) == "string" then value = { path = value } end
+  if type(value) ~= "table" then bad("health_check", value, "must be a path or an object") end
+  local out, known = {}, {}
+  for name in pairs(health_fields) do known[#known + 1] = name end
+  for name, v in pairs(value) do
+    if not health_fields[name] then
+      local near = err.nearest(name, known)
+      bad("health_check", name, "has no such field", near and ("did you mean %s?"):format(near))
+    end
+    out[name] = health_fields[name](v)
+  end
+  return out
+end
+
+local function volumes(value)
+  if type(value) ~= "table" then bad("volumes", value, "must be a list") end
+  local out = json.array {}
+  for i, v in ipairs(value) do
+    if type(v) == "string" then
+      local name, path = v:match "^([^:]+):(/[^:]*)$"
+      v = { name = name, path = path }
+    end
+    if type(v) ~= "table" or type(v.name) ~= "string" or not v.name:match "^[%w][%w_.-]*$"
+      or type(v.path) ~= "string" or not v.path:match "^/" then
+      bad("volumes", v, "each is NAME:/path or {name, path, shared}")
+    end
+    out[i] = { name = v.name, path = v.path, shared = v.shared == true or nil }
+  end
+  return out
+end
+
+local one_of = {
+  tls = { off = true, internal = true },
+  proxy_type = { caddy = true, none = true },
+}
+
+local function choice(field, value)
+  if not one_of[field][value] then
+    local names = {}
+    for name in pairs(one_of[field]) do names[#names + 1] = name end
+    table.sort(names)
+    bad(field, value, "must be one of " .. table.concat(names, ", "))
+  end
+  return value
+end
+
+local function routes(value)
+  if type(value) ~= "table" then bad("routes", value, "must be a list") end
+  local out = json.array {}
+  for i, r in ipairs(value) do
+    if type(r) == "string" then r = { domain = r } end
+    out[i] = { domain = M.domain(r.domain), tls = choice("tls", r.tls or "off"),
+      proxy_type = choice("proxy_type", r.proxy_type or "caddy") }
+  end
+  return out
+end
+
+-- The fields of a release's configuration, by the name a request uses.
+local fields = {
+  env = env,
+  port = M.port,
+  replicas = function(v)
+    if math.type(v) ~= "integer" or v < 1 or v > 20 then bad("replicas", v, "must be 1 to 20") end
+    return v
+  end,
+  command = function(v) return list_of_text("command", v) end,
+  user = function(v) return text("user", v) end,
+  memory = function(v) return size("memory", v) end,
+  cpu = function(v)
+    if type(v) ~= "number" or v <= 0 or v > 512 then bad("cpu", v, "must be a number of cores") end
+    return v
+  end,
+  grace = function(v) return duration.ms("grace", v) end,
+  go_back = function(v) return v == true end,
+  volumes = volumes,
+  routes = routes,
+  health = M.health,
+}
+M.fields = fields
+
+-- The configuration `base` changed by what `request` sets. `domain`, `tls` and `proxy_type` are
+-- short for one route; `health_check` is `health`.
+function M.merge(base, request)
+  local out = {}
+  for name, v in pairs(base) do out[name] = v end
+  for name, check in pairs(fields) do
+    if request[name] ~= nil then out[name] = check(request[name]) end
+  end
+  if request.health_check ~= nil then out.health = M.health(request.health_check) end
+  if request.domain and request.domain ~= "" then
+    out.routes = routes { { domain = request.domain, tls = request.tls,
+      proxy_type = request.proxy_type } }
+  end
+  out.port = out.port or 80
+  out.replicas = out.replicas or 1
+  out.env = out.env or {}
+  out.routes = out.routes or json.array {}
+  out.health = out.health or { path = "/" }
+  return out
+end
+
+return M

@@ -1,0 +1,141 @@
+-- The database: what survives. Opens it, migrates it, and offers two ways to write.
+--
+--   store:get(sql, ...)      a row by key, at once
+--   store:all(sql, ...)      rows, on the reader thread (parks)
+--   store:commit{stmts}      parks until they are durable; raises if they can't be
+--   store:post{stmts}        queued: durable with, and in order before, the next commit
+--   store:event(kind, app, run, data)   a statement that records an event, for either
+--
+-- Whoever follows events waits on `store.changed` and reads the table: nothing is shown before its
+-- commit. A statement is {sql, params...}; `expect = n` makes the whole transaction fail with code
+-- "stale" unless it changed n rows.
+
+local clock = require "clock"
+local crypto = require "crypto"
+local db = require "db"
+local embed = require "embed"
+local fs = require "fs"
+local json = require "json"
+local log = require "log"
+local task = require "task"
+local err = require "nd.error"
+
+local LATEST = 1       -- the newest lua/nd/migrations/NNN.sql
+local KEEP_EVENTS = 50000
+
+local Store = {}
+Store.__index = Store
+
+local function migrate(connection, path)
+  local version = connection:get("PRAGMA user_version").user_version
+  if version > LATEST then
+    err.raise("db_newer", ("the database %s is of a newer NextDeploy (schema %d, this one knows %d)")
+      :format(path, version, LATEST), "start the newer release, or restore the copy it made")
+  end
+  if version > 0 and version < LATEST then
+    connection:backup(("%s.before-%03d"):format(path, LATEST))
+  end
+  for n = version + 1, LATEST do
+    local sql = embed.read(("lua/nd/migrations/%03d.sql"):format(n))
+    connection:script(sql .. ("\nPRAGMA user_version = %d;"):format(n))
+  end
+end
+
+-- Opens <state_dir>/nextdeploy.db and learns (or makes) this daemon's instance id. The id belongs
+-- to the machine: a copy of the database on another host is told apart.
+function Store.open(state_dir, machine)
+  local path = state_dir .. "/nextdeploy.db"
+  local self = setmetatable({
+    path = path, pending = {}, changed = task.signal(), writes = 0,
+  }, Store)
+  self.db = db.open(path)
+  migrate(self.db, path)
+  self.instance = self:meta("instance")
+  if not self.instance then
+    self.instance = crypto.hex(crypto.random(2))
+    self:commit { self:set_meta("instance", self.instance), self:set_meta("machine", machine) }
+  end
+  self.cloned = self:meta("machine") ~= machine
+  return self
+end
+
+function Store:meta(key)
+  local row = self.db:get("SELECT value FROM meta WHERE key = ?", key)
+  return row and row.value
+end
+
+function Store.set_meta(_, key, value)
+  return { "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+    key, value }
+end
+
+function Store:get(sql, ...) return self.db:get(sql, ...) end
+
+function Store:all(sql, ...) return self.db:all(sql, ...) end
+
+function Store:commit(statements)
+  local before = self.pending
+  self.pending = {}
+  local all = table.move(before, 1, #before, 1, {})
+  table.move(statements, 1, #statements, #all + 1, all)
+  if #all == 0 then return {} end
+  local ok, results = pcall(self.db.write, self.db, all)
+  if not ok then
+    if #before > 0 then self.pending = table.move(self.pending, 1, #self.pending, #before + 1, before) end
+    if #before > 0 then self:flush_later() end
+    error(results, 0)
+  end
+  self.changed:notify()
+  return table.move(results, #before + 1, #results, 1, {})
+end
+
+function Store:post(statements)
+  table.move(statements, 1, #statements, #self.pending + 1, self.pending)
+  self:flush_later()
+end
+
+-- Writes what was posted soon, unless a commit takes it along before.
+function Store:flush_later()
+  if self.flushing then return end
+  self.flushing = true
+  task.spawn("store.flush", function()
+    local wait = 0
+    repeat
+      task.sleep(wait)
+      local ok, e = pcall(self.commit, self, {})
+      if not ok then log.error("can't write the journal: " .. tostring(e)) end
+      wait = 1000
+    until #self.pending == 0
+    self.flushing = false
+  end)
+end
+
+function Store.event(_, kind, app, run, data)
+  return { "INSERT INTO event (time, kind, app, run, data) VALUES (?, ?, ?, ?, ?)",
+    clock.now(), kind, app or db.null, run or db.null, json.encode(data or {}) }
+end
+
+function Store:last_event()
+  local row = self.db:get("SELECT max(seq) AS seq FROM event")
+  return row.seq or 0
+end
+
+function Store:trim_events()
+  self:post { { "DELETE FROM event WHERE seq <= (SELECT max(seq) FROM event) - ?", KEEP_EVENTS } }
+end
+
+function Store:close()
+  pcall(self.commit, self, {})
+  self.db:close()
+end
+
+-- A size for `doctor`: bytes of the database and its log.
+function Store:size()
+  local function bytes(path)
+    local s = fs.stat(path)
+    return s and s.size or 0
+  end
+  return bytes(self.path) + bytes(self.path .. "-wal")
+end
+
+return Store

@@ -1,0 +1,46 @@
+-- Structured concurrency for the daemon's own Lua, over the primitives of `task`.
+
+local task = require "task"
+
+local M = {}
+
+-- Waits for all; cancels the rest and raises when one fails or the caller is cancelled.
+local function join_all(children)
+  local ok, e = pcall(function()
+    for _, child in ipairs(children) do child:join() end
+  end)
+  if ok then return end
+  for _, child in ipairs(children) do child:cancel() end
+  for _, child in ipairs(children) do child:wait() end
+  error(e, 0)
+end
+
+-- Runs the functions side by side; returns the list of their first results.
+function M.all(name, functions)
+  local children, results = {}, {}
+  for i, fn in ipairs(functions) do
+    children[i] = task.spawn(name, function() results[i] = fn() end)
+  end
+  join_all(children)
+  return results
+end
+
+-- Calls fn(item) for each item, all side by side.
+function M.each(name, items, fn)
+  local functions = {}
+  for i, item in ipairs(items) do functions[i] = function() return fn(item, i) end end
+  return M.all(name, functions)
+end
+
+-- Runs fn for at most `ms`; raises code "timeout" (with `message`) when it takes longer.
+function M.timeout(ms, message, fn)
+  local child = task.spawn(task.current() or "timeout", fn)
+  local ok, ended = pcall(child.wait, child, ms)
+  if ok and ended then return child:join() end
+  child:cancel()
+  child:wait()
+  if not ok then error(ended, 0) end
+  error(task.error { code = "timeout", message = message }, 0)
+end
+
+return M
