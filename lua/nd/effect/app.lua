@@ -1,0 +1,157 @@
+-- Effects on an app's releases. A release is handed to the recipe as
+--   {app, release = number, state, image, id, instances = {{name, address, process, index}}}
+-- and named by its number from then on.
+
+local duration = require "nd.duration"
+local err = require "nd.error"
+local json = require "json"
+
+local function releases(ctx) return ctx.d.releases end
+
+local function number(release) return ("release %d"):format(release.release) end
+
+local function handle_or_null(ctx, release)
+  return release and releases(ctx):handle(ctx.app, release) or json.null
+end
+
+local app_arg = { "app", "app" }
+local release_arg = { "release", "release" }
+
+local function read(label, act)
+  return { version = 1, class = "read", capability = "app", label = label, act = act, plan = act }
+end
+
+local M = {}
+
+M["app.live"] = read(function(app) return "look up what is live of " .. app end,
+  function(ctx) return handle_or_null(ctx, releases(ctx):live(ctx.app)) end)
+M["app.live"].args = { app_arg }
+
+-- A release by its number; without one, the last good one before the live.
+M["app.release"] = read(
+  function(app, n) return n and ("look up release %d of %s"):format(n, app) or "look up the last good release of " .. app end,
+  function(ctx, _, n)
+    if n and n ~= json.null then
+      return releases(ctx):handle(ctx.app, releases(ctx):get(ctx.app, n))
+    end
+    local previous = releases(ctx):previous(ctx.app)
+    if not previous then
+      err.raise("nothing_to_roll_back", ("'%s' has no earlier healthy release"):format(ctx.app.name),
+        "`ndctl status " .. ctx.app.name .. "` lists its releases")
+    end
+    return releases(ctx):handle(ctx.app, previous)
+  end)
+M["app.release"].args = { app_arg, { "number", "number", "optional" } }
+
+M["app.start"] = {
+  version = 1, class = "act", capability = "app",
+  args = { app_arg, { "image", "image" }, { "options", "table", "optional" } },
+  label = function(app, image) return ("start %s from %s"):format(app, image.image or image.id) end,
+  act = function(ctx, _, image, options) return releases(ctx):start(ctx, image, options or {}) end,
+  observe = function(ctx) return releases(ctx):started(ctx) end,
+  clean = function(ctx) releases(ctx):remove_by_key(ctx.app, ctx.key) end,
+  undo = function(_, result)
+    return { effect = "app.remove", args = { { release = result.release } },
+      label = ("remove release %d"):format(result.release) }
+  end,
+  plan = function(ctx, _, image)
+    local n = releases(ctx):next_number(ctx.app)
+    return { app = ctx.app.name, release = n, state = "created", image = image.image, id = image.id,
+      instances = json.array {} }
+  end,
+}
+
+-- Makes an older release run again: its kept container, else a new one from its image.
+M["app.activate"] = {
+  version = 1, class = "act", capability = "app", args = { app_arg, release_arg },
+  label = function(_, release) return "bring back " .. number(release) end,
+  act = function(ctx, _, handle)
+    return releases(ctx):activate(ctx, releases(ctx):get(ctx.app, handle.release))
+  end,
+  clean = function(ctx, _, handle)
+    releases(ctx):deactivate(ctx.app, releases(ctx):get(ctx.app, handle.release))
+  end,
+  undo = function(args, result)
+    if result.state == "live" then return nil end
+    return { effect = "app.deactivate", args = { args[1], { release = result.release } },
+      label = ("put release %d back to rest"):format(result.release) }
+  end,
+  plan = function(_, _, handle) return handle end,
+}
+
+M["app.deactivate"] = {
+  version = 1, class = "act", capability = "app", args = { app_arg, release_arg },
+  label = function(_, release) return "put " .. number(release) .. " back to rest" end,
+  act = function(ctx, _, handle)
+    releases(ctx):deactivate(ctx.app, releases(ctx):get(ctx.app, handle.release))
+  end,
+  plan = function() end,
+}
+
+-- Sends new connections to this release. Established ones stay where they are.
+M["app.switch"] = {
+  version = 1, class = "act", capability = "app", args = { app_arg, release_arg },
+  label = function(app, release) return ("switch %s to %s"):format(app, number(release)) end,
+  act = function(ctx, _, handle)
+    return releases(ctx):switch(ctx.app, releases(ctx):get(ctx.app, handle.release))
+  end,
+  plan = function(_, _, handle) return { release = handle.release } end,
+}
+
+-- Records that a release is done with; the daemon drains, keeps and removes it later.
+M["app.retire"] = {
+  version = 1, class = "act", capability = "app",
+  args = { { "release", "release", "optional" }, { "options", "table", "optional" } },
+  label = function(release, options)
+    if not release or release == json.null then return "retire nothing: there was no earlier release" end
+    return ("retire %s: drain up to %s, keep for %s"):format(number(release),
+      duration.text(options and options.drain or 30000), duration.text(options and options.keep or 300000))
+  end,
+  act = function(ctx, handle, options)
+    if not handle or handle == json.null then return json.null end
+    return releases(ctx):retire(ctx.app, releases(ctx):get(ctx.app, handle.release), options or {})
+  end,
+  plan = function() return json.null end,
+}
+
+-- Takes a release out of service and stops it: route, drain, SIGTERM, grace, SIGKILL.
+M["app.stop"] = {
+  version = 1, class = "act", capability = "app",
+  args = { { "release", "release", "optional" }, { "options", "table", "optional" } },
+  label = function(release)
+    if not release or release == json.null then return "stop nothing: no release is live" end
+    return "stop " .. number(release) .. ": from here on nothing serves"
+  end,
+  act = function(ctx, handle, options)
+    if not handle or handle == json.null then return json.null end
+    return releases(ctx):stop_for_recreate(ctx, releases(ctx):get(ctx.app, handle.release),
+      options and options.drain or 0)
+  end,
+  undo = function(_, result)
+    if type(result) ~= "table" then return nil end
+    return { effect = "app.resume", args = { { release = result.release } },
+      label = ("start release %d again and serve it"):format(result.release) }
+  end,
+  plan = function(_, handle) return handle or json.null end,
+}
+
+M["app.resume"] = {
+  version = 1, class = "act", capability = "app", args = { release_arg },
+  label = function(release) return "start " .. number(release) .. " again and serve it" end,
+  act = function(ctx, handle)
+    return releases(ctx):resume(ctx, releases(ctx):get(ctx.app, handle.release))
+  end,
+  plan = function() end,
+}
+
+M["app.remove"] = {
+  version = 1, class = "act", capability = "app", args = { release_arg },
+  label = function(release) return "remove " .. number(release) end,
+  act = function(ctx, handle)
+    local release = releases(ctx):find(ctx.app, handle.release)
+    if release then releases(ctx):remove(ctx.app, release, 0) end
+  end,
+  plan = function() end,
+}
+
+return M

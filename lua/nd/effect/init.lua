@@ -1,0 +1,84 @@
+-- The table of effects: everything a recipe can ask for, one row each.
+--
+--   name        "app.start"; the recipe writes app.start(...)
+--   version     grows when the shape of arguments or result does
+--   class       "read"   changes nothing; acted on again after a crash
+--               "act"    observable: its intent is durable before it acts; `observe` or acting
+--                        again (it is then idempotent, by ctx.key) settles what a crash left open
+--               "once"   unobservable and not to be repeated
+--   capability  what a recipe must be allowed ("app", "docker", "http", "time")
+--   args        {{name, type[, "optional"]}, ...}; types as in `types` below
+--   label(...)  what a person reads in the plan and in `runs show`
+--   act(ctx, ...)      does it; returns a JSON value or raises
+--   observe(ctx, ...)  after a crash: the result if it happened, nil if not
+--   clean(ctx, ...)    after a failure or cancellation: leaves nothing behind; idempotent
+--   undo(args, result) -> {effect=, args=, label=}   data, journaled with the answer
+--   plan(ctx, ...)     a plausible result for `--plan`, which acts on nothing
+--   deadline(ctx, ...) ms after it was asked; wake(ctx, ...) for sleeps
+
+local err = require "nd.error"
+
+local M = { rows = {} }
+
+local families = { "app", "docker", "health", "http", "task", "time" }
+for _, family in ipairs(families) do
+  for name, row in pairs(require("nd.effect." .. family)) do
+    row.name = name
+    M.rows[name] = row
+  end
+end
+
+function M.find(name) return M.rows[name] end
+
+local types = {
+  app = function(v) return type(v) == "string" and v ~= "" end,
+  text = function(v) return type(v) == "string" end,
+  number = function(v) return type(v) == "number" end,
+  ms = function(v) return math.type(v) == "integer" and v >= 0 end,
+  release = function(v) return type(v) == "table" and math.type(v.release) == "integer" end,
+  image = function(v) return type(v) == "table" and type(v.id) == "string" end,
+  table = function(v) return type(v) == "table" end,
+  any = function(v) return v ~= nil end,
+}
+
+local null = require("json").null
+
+-- Raises when the effect may not be asked for, or not like this.
+function M.check(def, e, run)
+  if not def then
+    local names = {}
+    for name in pairs(M.rows) do names[#names + 1] = name end
+    local near = err.nearest(e.name, names)
+    err.raise("unknown_effect", ("there is no effect '%s'"):format(e.name),
+      near and ("did you mean %s?"):format(near))
+  end
+  if e.n > require("nd.service.run").EFFECTS then
+    err.raise("too_many_effects", "a run asks for at most 10,000 effects",
+      "end it with continue_as(state) and go on in a successor")
+  end
+  for i, arg in ipairs(def.args) do
+    local value = e.args[i]
+    if value == null then value = nil end
+    if value == nil and arg[3] ~= "optional" or value ~= nil and not types[arg[2]](value) then
+      err.raise("bad_argument", ("%s: argument %d (%s) must be %s %s"):format(e.name, i, arg[1],
+        arg[2]:match "^[aeiou]" and "an" or "a", arg[2]), e.at and ("see " .. e.at))
+    end
+    if arg[2] == "app" and value ~= nil and value ~= run.app.name then
+      err.raise("capability", ("this run is for the app '%s' and may not touch '%s'"):format(
+        run.app.name, value), "a recipe acts on the app it was started for")
+    end
+  end
+  if e.pivot == 1 and run.pivot_asked and run.pivot_asked ~= e.n then
+    err.raise("pivot_twice", "a run has one point of no return, and this one has passed it",
+      "let pivot(...) stand around exactly one effect")
+  end
+  if e.pivot == 1 then run.pivot_asked = e.n end
+end
+
+function M.label(def, e)
+  if not def.label then return e.name end
+  local ok, text = pcall(def.label, table.unpack(e.args, 1, #def.args))
+  return ok and text or e.name
+end
+
+return M

@@ -1,0 +1,525 @@
+-- One run: a recipe in a worker, its effects acted on here, and the journal between the two.
+--
+-- The worker asks for effects; this file journals each, acts, journals the answer and hands it
+-- back. After a crash of either side the journal is replayed: the worker gets its recorded answers
+-- in their recorded order, and goes on at the first effect without one. What such an effect did
+-- or didn't do is settled by its `observe`.
+--
+-- Two numbers order everything: `n`, given by the worker when it asks, and `answered`, given here.
+-- An effect that failed or was cancelled has left nothing behind (`clean`). Before the pivot a
+-- failure runs the journaled undos in reverse; after it the daemon finishes what is left.
+
+local clock = require "clock"
+local db = require "db"
+local fault = require "fault"
+local json = require "json"
+local log = require "log"
+local task = require "task"
+local worker = require "worker"
+local effects = require "nd.effect"
+local err = require "nd.error"
+local tasks = require "nd.tasks"
+
+local BURST_MS = 10000       -- wall clock a recipe may compute between two effects
+local DEATHS = 3             -- of the worker without a new journal row: the run is stuck
+local EFFECTS = 10000        -- per run
+local ASLEEP_MS = 60000      -- a run that sleeps longer gives up its process
+local RESULT_BYTES = 64 * 1024
+local UNDO_TRIES = 5
+
+local Run = {}
+Run.__index = Run
+
+-- row: of table run. d: the daemon. What it holds in memory can be rebuilt from the journal.
+function Run.new(d, row)
+  return setmetatable({
+    d = d, row = row, app = d.apps:by_id(row.app),
+    effects = {},   -- [n] = the journal's row, args and results decoded
+    count = 0,      -- of effects asked
+    order = 0,      -- of answers given
+    acting = {},    -- [n] = the task that acts on it
+    ended = task.signal(),
+  }, Run)
+end
+
+-- Reads the journal into memory.
+function Run:load()
+  for _, e in ipairs(self.d.store:all("SELECT * FROM effect WHERE run = ? ORDER BY n", self.row.id)) do
+    e.args = json.decode(e.args)
+    e.result = e.result and json.decode(e.result)
+    e.error = e.error and json.decode(e.error)
+    e.undo = e.undo and json.decode(e.undo)
+    self.effects[e.n] = e
+    self.count = math.max(self.count, e.n)
+    self.order = math.max(self.order, e.answered or 0)
+  end
+end
+
+function Run:event(kind, data) return self.d.store:event(kind, self.row.app, self.row.id, data) end
+
+local function live(state)
+  return state == "running" or state == "sleeping" or state == "rolling_back"
+end
+
+-- ---- the worker ----
+
+-- Starts a worker on this run's bundle and returns it once the recipe has loaded and its
+-- parameters were accepted; raises the recipe's error otherwise.
+function Run.start_worker(d, row, files, mode)
+  local w = worker.spawn(d.worker_options)
+  w:send {
+    type = "start", run = row.id, files = files, entry = "recipe.lua",
+    params = json.decode(row.params), seed = row.seed, mode = mode or "run",
+  }
+  local ok, message = pcall(w.recv, w, BURST_MS)
+  if ok and message and message.type == "header" then return w, message.recipe end
+  w:kill()
+  local status = w:wait()
+  if ok and message and message.type == "failed" then error(task.error(message.error), 0) end
+  if not ok and message.code == "timeout" then
+    err.raise("recipe_timeout", ("the recipe '%s' did not load within %d s"):format(row.recipe,
+      BURST_MS // 1000), "look for a loop outside `run`")
+  end
+  err.raise("worker_died", ("the worker of the recipe '%s' ended while loading it (status %s, signal %s)")
+    :format(row.recipe, status.status, status.signal), "`ndctl recipe check` may tell why")
+end
+
+local function answer_frame(e)
+  if e.ok == 1 then return { type = "answer", n = e.n, ok = true, value = e.result } end
+  return { type = "answer", n = e.n, ok = false, error = e.error }
+end
+
+-- Hands a new worker all recorded answers; it takes one at a time, in this order.
+function Run:replay()
+  local answered = {}
+  for _, e in pairs(self.effects) do
+    if e.answered then answered[#answered + 1] = e end
+  end
+  table.sort(answered, function(a, b) return a.answered < b.answered end)
+  for _, e in ipairs(answered) do self:send(answer_frame(e)) end
+end
+
+function Run:send(frame)
+  if not self.worker then return end
+  self.bursts = self.bursts + 1
+  self.busy_since = self.busy_since or clock.monotonic()
+  pcall(self.worker.send, self.worker, frame)
+end
+
+-- The worker's next message; nil when it died. Kills one that computes for too long.
+function Run:receive()
+  while true do
+    local ok, message = pcall(self.worker.recv, self.worker, 1000)
+    if ok then return message end
+    if message.code ~= "timeout" then
+      if message.code == "cancelled" then error(message, 0) end
+      return nil, message
+    end
+    if self.busy_since and clock.monotonic() - self.busy_since > BURST_MS then
+      return nil, err.new("recipe_timeout",
+        ("the recipe computed for over %d s without asking for an effect"):format(BURST_MS // 1000),
+        "look for an endless loop in it")
+    end
+  end
+end
+
+-- Attends to one worker until it ends. Returns how: "done", value | "failed", error |
+-- "died", error? | "asleep", wake time.
+function Run:attend(w)
+  self.worker, self.bursts, self.busy_since = w, 1, clock.monotonic()
+  local guard <close> = setmetatable({}, { __close = function()
+    self.worker = nil
+    w:kill()
+  end })
+  self:replay()
+  while true do
+    local message, why = self:receive()
+    if not message then
+      if why then return why.code == "recipe_timeout" and "failed" or "died", why end
+      local status = w:wait()
+      return "died", err.new("worker_died", ("the recipe's worker ended by itself (status %s, signal %s)")
+        :format(status.status, status.signal))
+    end
+    self.bursts = self.bursts - 1
+    self.busy_since = self.bursts > 0 and clock.monotonic() or nil
+    for _, line in ipairs(message.logs or {}) do self:log(line) end
+    if message.type == "parked" then
+      for _, asked in ipairs(message.effects) do
+        local differs = self:asked(asked)
+        if differs then return "failed", differs end
+      end
+      local wake = self:asleep()
+      if wake then return "asleep", wake end
+    elseif message.type == "done" then
+      return "done", message.value
+    elseif message.type == "failed" then
+      return "failed", message.error
+    end
+  end
+end
+
+-- A line that the recipe logged: an event, shown once, so not again in a replay.
+function Run:log(line)
+  self.logged = (self.logged or 0) + 1
+  if self.logged <= (self.log_seen or 0) then return end
+  self.log_seen = self.logged
+  self.d.store:post { self:event("run.log", { text = line }) }
+end
+
+-- When all that is in flight sleeps for long and nothing is being computed: until when.
+function Run:asleep()
+  if self.bursts > 0 then return nil end
+  local wake
+  for n in pairs(self.acting) do
+    local e = self.effects[n]
+    if not e.wake then return nil end
+    wake = math.min(wake or math.huge, e.wake)
+  end
+  if wake and wake - clock.now() > ASLEEP_MS then return wake end
+end
+
+-- ---- effects ----
+
+-- The worker asked for an effect: new, or known from the journal. Returns an error when the
+-- journal holds another one under this number.
+function Run:asked(asked)
+  local known = self.effects[asked.n]
+  if known then
+    if known.name ~= asked.name or json.encode(known.args) ~= json.encode(asked.args) then
+      return err.new("diverged", ("on replay the recipe asked for %s as effect %d where the journal has %s")
+        :format(asked.name, asked.n, known.name),
+        "a recipe must decide the same from the same answers; this is a fault in NextDeploy if it has no state outside")
+    end
+    if not known.answered and not self.acting[known.n] then self:act(known, true) end
+    return nil
+  end
+  self:journal(asked)
+end
+
+function Run:journal(asked)
+  local def = effects.find(asked.name)
+  local e = {
+    n = asked.n, name = asked.name, version = asked.version or 1, task = asked.task or "1",
+    at = asked.at, args = asked.args or json.array {}, pivot = asked.pivot and 1 or 0,
+    asked_at = clock.now(), undone = 0,
+  }
+  e.label = def and effects.label(def, e) or e.name
+  self.effects[e.n] = e
+  self.count = math.max(self.count, e.n)
+  local ok, bad = pcall(effects.check, def, e, self)
+  local statements = {
+    { "INSERT INTO effect (run, n, name, version, task, at, args, label, pivot, asked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      self.row.id, e.n, e.name, e.version, e.task, e.at or db.null, json.encode(e.args), e.label,
+      e.pivot, e.asked_at },
+    self:event("effect.asked", { n = e.n, name = e.name, label = e.label }),
+  }
+  if self.row.deaths > 0 then
+    self.row.deaths = 0
+    statements[#statements + 1] = { "UPDATE run SET deaths = 0 WHERE id = ?", self.row.id }
+  end
+  self.d.store:post(statements)
+  if ok then
+    self:act(e, false)
+  else
+    self:answer(e, false, bad)
+  end
+end
+
+-- What an effect's functions get beside its arguments.
+function Run:context(e)
+  return {
+    d = self.d, run = self, app = self.app, n = e.n, key = self.row.id .. "/" .. e.n,
+    task = e.task, asked_at = e.asked_at,
+    spec = self.row.spec and json.decode(self.row.spec),
+    progress = function(text, done, total)
+      self.d.store:post { self:event("effect.progress",
+        { n = e.n, text = text, done = done, total = total }) }
+    end,
+  }
+end
+
+-- Acts on an effect in a task of its own. `again`: its intent is in the journal from before a
+-- crash, and it may or may not have happened.
+function Run:act(e, again)
+  local def = effects.find(e.name)
+  local ctx = self:context(e)
+  e.deadline = def.deadline and e.asked_at + def.deadline(ctx, table.unpack(e.args)) or nil
+  e.wake = def.wake and e.asked_at + def.wake(ctx, table.unpack(e.args)) or nil
+  self.acting[e.n] = task.spawn("effect " .. e.name, function()
+    local ok, result = pcall(function()
+      if def.class ~= "read" then self.d.store:commit {} end
+      if fault.hit("effect." .. e.name .. ".asked") and self.worker then self.worker:kill() end
+      if again and def.observe then
+        local seen = def.observe(ctx, table.unpack(e.args))
+        if seen ~= nil then return seen end
+      end
+      if again and def.class == "once" then
+        err.raise("unknown_outcome", ("%s was asked for before a crash, and nobody can tell whether it happened")
+          :format(e.label), "look for yourself; the recipe says retry = \"never\"")
+      end
+      if not e.deadline then return def.act(ctx, table.unpack(e.args)) end
+      return tasks.timeout(math.max(0, e.deadline - clock.now()), e.label .. " took too long",
+        function() return def.act(ctx, table.unpack(e.args)) end)
+    end)
+    if fault.hit("effect." .. e.name .. ".acted") and self.worker then self.worker:kill() end
+    self.acting[e.n] = nil
+    if self.resting or self.d.stopping then return end -- put aside, not answered
+    if not ok and def.clean then self:clean(def, ctx, e) end
+    self:answer(e, ok, result)
+  end)
+end
+
+-- An effect that raises leaves nothing behind.
+function Run:clean(def, ctx, e)
+  local ok, why = pcall(def.clean, ctx, table.unpack(e.args))
+  if not ok then
+    log.warn(("run %s: can't clean up after %s: %s"):format(self.row.id, e.label, tostring(why)))
+  end
+end
+
+-- Journals the answer and hands it to the worker. The row is durable with the next commit, which
+-- comes before any further act.
+function Run:answer(e, ok, value)
+  local def = effects.find(e.name)
+  self.order = self.order + 1
+  e.answered, e.answered_at, e.ok = self.order, clock.now(), ok and 1 or 0
+  if ok and value ~= nil and #json.encode(value) > RESULT_BYTES then
+    ok, e.ok = false, 0
+    value = err.new("result_too_large", ("%s brought more than %d bytes"):format(e.label, RESULT_BYTES))
+  end
+  if ok then
+    e.result = value
+    e.undo = def.undo and def.undo(e.args, value) or nil
+  else
+    e.error = err.from(value)
+    if e.error.traceback then log.error(("run %s: %s: %s"):format(self.row.id, e.label, e.error.traceback)) end
+    e.error.traceback = nil
+  end
+  local statements = {
+    { "UPDATE effect SET answered = ?, answered_at = ?, ok = ?, result = ?, error = ?, undo = ? WHERE run = ? AND n = ?",
+      e.answered, e.answered_at, e.ok, e.result ~= nil and json.encode(e.result) or db.null,
+      e.error and json.encode(e.error) or db.null, e.undo and json.encode(e.undo) or db.null,
+      self.row.id, e.n },
+    self:event("effect.answered", { n = e.n, name = e.name, label = e.label, ok = ok,
+      ms = e.answered_at - e.asked_at, error = e.error and e.error.message }),
+  }
+  if ok and e.pivot == 1 then
+    self.row.pivot = e.n
+    statements[#statements + 1] = { "UPDATE run SET pivot = ? WHERE id = ?", e.n, self.row.id }
+  end
+  self.d.store:post(statements)
+  if fault.hit("effect." .. e.name .. ".answered") and self.worker then self.worker:kill() end
+  self:send(answer_frame(e))
+end
+
+local function below(id, roots)
+  for _, root in ipairs(roots) do
+    if id == root or id:sub(1, #root + 1) == root .. "." then return true end
+  end
+end
+
+-- Interrupts what is in flight (of these tasks, or all) and waits until each was answered.
+function Run:interrupt(roots, except)
+  local chosen = {}
+  for n, acting in pairs(self.acting) do
+    if n ~= except and (not roots or below(self.effects[n].task, roots)) then
+      chosen[#chosen + 1] = acting
+    end
+  end
+  for _, acting in ipairs(chosen) do acting:cancel() end
+  for _, acting in ipairs(chosen) do acting:wait() end
+end
+
+-- ---- undo ----
+
+local function newest_first(a, b) return a.answered > b.answered end
+
+-- Runs the undos that are still due (of these tasks, or all), the newest first.
+function Run:undo(roots)
+  local due = {}
+  for _, e in pairs(self.effects) do
+    if e.undo and e.undone == 0 and e.answered and (not roots or below(e.task, roots)) then
+      due[#due + 1] = e
+    end
+  end
+  table.sort(due, newest_first)
+  for _, e in ipairs(due) do self:undo_one(e) end
+end
+
+function Run:undo_one(e)
+  local def = effects.find(e.undo.effect)
+  local label = e.undo.label or ("undo " .. e.label)
+  local problem
+  for try = 1, UNDO_TRIES do
+    local ok, why = pcall(def.act, self:context(e), table.unpack(e.undo.args))
+    problem = not ok and err.from(why) or nil
+    if not problem or problem.code == "cancelled" then break end
+    task.sleep(200 * try)
+  end
+  if problem and problem.code == "cancelled" then error(task.error(problem), 0) end
+  e.undone = 1
+  fault.hit("effect." .. e.name .. ".undone")
+  self.d.store:commit {
+    { "UPDATE effect SET undone = 1 WHERE run = ? AND n = ?", self.row.id, e.n },
+    self:event("run.undo", { n = e.n, label = label, ok = not problem,
+      error = problem and problem.message }),
+  }
+  if problem then
+    log.error(("run %s: %s failed: %s"):format(self.row.id, label, problem.message))
+    self.undo_failed = problem
+  end
+end
+
+-- Effects whose intent is journaled but that nobody acts on any more: made to have left nothing.
+function Run:settle()
+  for _, e in pairs(self.effects) do
+    if not e.answered then
+      local def = effects.find(e.name)
+      if def and def.clean then self:clean(def, self:context(e), e) end
+      self:answer(e, false, err.new("cancelled", "the run was rolled back"))
+    end
+  end
+end
+
+-- ---- the whole ----
+
+function Run:set_state(state, more)
+  self.row.state = state
+  local statements = { { "UPDATE run SET state = ? WHERE id = ?", state, self.row.id } }
+  table.move(more or {}, 1, #(more or {}), 2, statements)
+  self.d.store:commit(statements)
+end
+
+function Run:roll_back(reason)
+  self.reason = self.reason or reason
+  if self.row.state ~= "rolling_back" then
+    self:set_state("rolling_back", {
+      { "UPDATE run SET reason = ? WHERE id = ?", json.encode(self.reason), self.row.id },
+      self:event("run.rolling_back", { error = self.reason }),
+    })
+  end
+  self:interrupt()
+  self:settle()
+  self:undo()
+  self:finish(self.cancelled and "cancelled" or "failed", self.reason)
+end
+
+-- Past the pivot there is only forward: the daemon retires what the recipe no longer can.
+function Run:clean_up(reason)
+  self:set_state("cleaning", {
+    { "UPDATE run SET error = ? WHERE id = ?", json.encode(reason), self.row.id } })
+  self:interrupt()
+  self:settle()
+  self.d.releases:retire_leftovers(self.app)
+  self:finish("done", reason)
+end
+
+function Run:finish(state, reason, result)
+  if reason and self.undo_failed then
+    reason.data = reason.data or {}
+    reason.data.undo_failed = self.undo_failed.message
+  end
+  local now = clock.now()
+  self.row.error, self.row.result = reason, result
+  self.row.ended_at = now
+  self:set_state(state, {
+    { "UPDATE run SET ended_at = ?, error = ?, result = ? WHERE id = ?", now,
+      reason and json.encode(reason) or db.null, result ~= nil and json.encode(result) or db.null,
+      self.row.id },
+    { "UPDATE app SET strategy = CASE WHEN ? = 'done' THEN ? ELSE strategy END, updated_at = ? WHERE id = ?",
+      state, self.row.recipe, now, self.row.app },
+    self:event("run.ended", { state = state, error = reason, recipe = self.row.recipe }),
+    self.d.store:event("app.changed", self.row.app, nil, {}),
+  })
+  self.ended:notify()
+end
+
+-- Drives the run to its end. `w`: a worker that has loaded the recipe already, or nil.
+function Run:drive(w)
+  if self.row.state == "rolling_back" then
+    return self:roll_back(self.row.reason and json.decode(self.row.reason))
+  elseif self.row.state == "cleaning" then
+    return self:clean_up(self.row.error and json.decode(self.row.error))
+  end
+  while true do
+    local how, value = self:once(w)
+    w = nil
+    if how == "done" then
+      self:interrupt()
+      return self:finish("done", nil, value)
+    elseif how == "asleep" then
+      self:sleep_until(value)
+    elseif how == "failed" or self:died(value) then
+      local reason = err.from(value)
+      if reason.code == "internal" then reason.code = "recipe_failed" end
+      if self.row.pivot then return self:clean_up(reason) end
+      return self:roll_back(reason)
+    end
+  end
+end
+
+function Run:once(w)
+  self.logged = 0
+  local ok, how, value = pcall(function()
+    w = w or Run.start_worker(self.d, self.row, self:files())
+    return self:attend(w)
+  end)
+  if ok then return how, value end
+  if how.code == "cancelled" then error(how, 0) end
+  return how.code == "worker_died" and "died" or "failed", how
+end
+
+function Run:files()
+  return json.decode(self.d.store:get("SELECT files FROM bundle WHERE hash = ?", self.row.bundle).files)
+end
+
+-- One more death of the worker. True when it died too often in the same place.
+function Run:died(why)
+  self.row.deaths = self.row.deaths + 1
+  self.d.store:post { { "UPDATE run SET deaths = ? WHERE id = ?", self.row.deaths, self.row.id } }
+  log.warn(("run %s: %s"):format(self.row.id, tostring(why)))
+  return self.row.deaths >= DEATHS
+end
+
+function Run:sleep_until(wake)
+  self:set_state("sleeping", { { "UPDATE run SET wake_at = ? WHERE id = ?", wake, self.row.id } })
+  self.resting = true
+  self:interrupt()
+  self.resting = false
+  task.sleep(math.max(0, wake - clock.now()))
+  self:set_state("running")
+end
+
+-- Asks the run to end by its undo path. Refused after the pivot.
+function Run:cancel(who)
+  if not live(self.row.state) then
+    err.raise("run_ended", ("the run %s has ended: %s"):format(self.row.id, self.row.state))
+  end
+  if self.row.pivot then
+    err.raise("past_pivot", ("the run %s is past its point of no return: traffic is on the new release")
+      :format(self.row.id), ("let it finish, then `ndctl rollback %s`"):format(self.app.name))
+  end
+  self.cancelled = true
+  self.reason = { code = "cancelled", message = "cancelled by " .. who }
+  self.driver:cancel()
+end
+
+-- Starts the task that drives it.
+function Run:go(w)
+  self.driver = task.spawn("run " .. self.row.id, function()
+    local ok, e = pcall(self.drive, self, w)
+    if not ok and self.cancelled and e.code == "cancelled" then
+      ok, e = pcall(self.roll_back, self, self.reason)
+    end
+    if not ok and not self.d.stopping then
+      log.error(("run %s: %s"):format(self.row.id, tostring(e.traceback or e)))
+      pcall(self.finish, self, "failed", err.from(e))
+    end
+    self.d.runs.live[self.row.id] = nil
+    self.ended:notify()
+  end)
+end
+
+function Run:is_live() return live(self.row.state) or self.row.state == "cleaning" end
+
+return { new = Run.new, start_worker = Run.start_worker, EFFECTS = EFFECTS }
