@@ -45,7 +45,7 @@ CREATE TABLE instance (
   release INTEGER NOT NULL REFERENCES release(id) ON DELETE CASCADE,
   process TEXT NOT NULL,
   position INTEGER NOT NULL,         -- 1..replicas
-  name TEXT NOT NULL UNIQUE,         -- of the container
+  name TEXT NOT NULL,                -- of the container
   container TEXT,                    -- its id
   address TEXT NOT NULL,             -- on the app's network
   state TEXT NOT NULL,               -- starting, running, exited, gone
@@ -54,6 +54,7 @@ CREATE TABLE instance (
   started_at INTEGER,
   gone_at INTEGER
 ) STRICT;
+CREATE UNIQUE INDEX instance_name ON instance (name) WHERE gone_at IS NULL;
 CREATE INDEX instance_release ON instance (release);
 CREATE INDEX instance_container ON instance (container);
 

@@ -1,0 +1,99 @@
+-- One instance's container: what Docker is told to create, and the tmpfs directory of its secrets.
+--
+-- Every app container starts through nd-init, which reads /run/secrets, sets the environment and
+-- becomes the image's own entrypoint. `env` is plain and visible; secrets never come this way.
+
+local fs = require "fs"
+local json = require "json"
+local err = require "nd.error"
+
+local M = {}
+
+local INIT = "/.nextdeploy/nd-init"
+
+function M.labels(d, app, release, process, position, run, key)
+  return {
+    ["nextdeploy.instance"] = d.store.instance, ["nextdeploy.project"] = app.project,
+    ["nextdeploy.env"] = app.environment, ["nextdeploy.app"] = app.name,
+    ["nextdeploy.process"] = process, ["nextdeploy.release"] = tostring(release),
+    ["nextdeploy.index"] = tostring(position), ["nextdeploy.run"] = run, ["nextdeploy.key"] = key,
+  }
+end
+
+-- A name that says whose it is: nd-3fa2-default-production-shop-web-12-1
+function M.name(d, app, release, process, position)
+  return table.concat({ "nd", d.store.instance, app.project, app.environment, app.name, process,
+    release, position }, "-")
+end
+
+local function secrets_dir(d, name) return d.options.run_dir .. "/secrets/" .. name end
+
+-- Fills the directory that becomes /run/secrets. Without secrets it holds an empty manifest, since
+-- nd-init refuses to start an app whose manifest is missing.
+function M.put_secrets(d, name)
+  local dir = secrets_dir(d, name)
+  fs.mkdir(dir, 493) -- 0755: the app's user reads it inside the container
+  fs.write(dir .. "/.nextdeploy", "nextdeploy 1\n", 292) -- 0444
+end
+
+function M.drop_secrets(d, name) fs.remove(secrets_dir(d, name), { recursive = true }) end
+
+local function env_list(env)
+  local list = json.array {}
+  for name, value in pairs(env) do list[#list + 1] = name .. "=" .. value end
+  table.sort(list)
+  return list
+end
+
+-- What the image would run: its entrypoint and the command.
+local function command(image, config)
+  local own = image.Config or {}
+  local list = json.array { "run", "--" }
+  for _, word in ipairs(own.Entrypoint or {}) do list[#list + 1] = word end
+  for _, word in ipairs(config.command or own.Cmd or {}) do list[#list + 1] = word end
+  if #list == 2 then
+    err.raise("bad_config", "the image has neither an entrypoint nor a command",
+      "say what to run: `command = {...}` in nextdeploy.lua")
+  end
+  return list
+end
+
+local function mounts(d, name, config)
+  local list = json.array {
+    { Type = "bind", Source = d.options.init_path, Target = INIT, ReadOnly = true },
+    { Type = "bind", Source = secrets_dir(d, name), Target = "/run/secrets", ReadOnly = true },
+  }
+  for _, v in ipairs(config.volumes or {}) do
+    list[#list + 1] = { Type = "volume", Source = v.name, Target = v.path }
+  end
+  return list
+end
+
+-- instance: {name, address, process, position}; net: of network:ensure_bridge
+function M.spec(d, app, release, image, config, instance, net, key)
+  return {
+    Image = release.image_id,
+    Entrypoint = json.array { INIT },
+    Cmd = command(image, config),
+    Env = env_list(config.env),
+    User = config.user,
+    Labels = M.labels(d, app, release.number, instance.process, instance.position, release.run, key),
+    StopTimeout = config.grace and config.grace // 1000 or nil,
+    HostConfig = {
+      NetworkMode = net.network,
+      RestartPolicy = { Name = "no" },
+      Mounts = mounts(d, instance.name, config),
+      Memory = config.memory, NanoCpus = config.cpu and math.floor(config.cpu * 1e9) or nil,
+      MemorySwap = config.memory,
+      Ulimits = json.array { { Name = "core", Soft = 0, Hard = 0 } },
+      LogConfig = { Type = "json-file", Config = { ["max-size"] = "10m", ["max-file"] = "3" } },
+    },
+    NetworkingConfig = { EndpointsConfig = { [net.network] = {
+      IPAMConfig = { IPv4Address = instance.address },
+    } } },
+  }
+end
+
+M.init = INIT
+
+return M

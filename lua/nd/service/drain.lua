@@ -1,0 +1,114 @@
+-- What happens to a release after it was retired: drained, stopped, kept, removed.
+--
+-- A retired release gets no new connections. Its established ones may end by themselves until
+-- `drain_until`; what is left then is counted, and SIGTERM asks the app to close it, SIGKILL ends
+-- it after the grace. The stopped containers are kept for `keep_ms`, then removed. All of it is
+-- rows with times, so it goes on after a restart of the daemon.
+
+local clock = require "clock"
+local json = require "json"
+local log = require "log"
+local task = require "task"
+
+local POLL_MS = 250
+local AT_ONCE = 2    -- releases of one app that may drain together; the oldest is cut
+local RETRY_MS = 5000
+
+local Drain = {}
+Drain.__index = Drain
+
+function Drain.new(d) return setmetatable({ d = d, active = {} }, Drain) end
+
+-- Takes over a release in state draining or kept.
+function Drain:take(app, release)
+  self:leave(release)
+  self.active[release.id] = task.spawn("drain " .. release.id, function()
+    while true do
+      local ok, e = pcall(self.drive, self, app, release.id)
+      if ok then break end
+      if e.code == "cancelled" then return end
+      log.warn(("release %d of %s: %s"):format(release.number, app.name, tostring(e)))
+      task.sleep(RETRY_MS)
+    end
+    self.active[release.id] = nil
+  end)
+  self:cut_oldest(app)
+end
+
+-- Gives a release up: somebody else decides about it now.
+function Drain:leave(release)
+  local driver = self.active[release.id]
+  self.active[release.id] = nil
+  if driver and driver:name() ~= task.current() then
+    driver:cancel()
+    driver:wait()
+  end
+end
+
+function Drain:cut_oldest(app)
+  local draining = self.d.store:all(
+    "SELECT id, drain_until FROM release WHERE app = ? AND state = 'draining' ORDER BY live_at", app.id)
+  for i = 1, #draining - AT_ONCE do
+    self.d.store:commit { { "UPDATE release SET drain_until = ? WHERE id = ?", clock.now(), draining[i].id } }
+  end
+end
+
+-- Established connections of a release's instances: count and peers.
+function Drain:connections(release)
+  local port = json.decode(release.config).port
+  local count, peers = 0, json.array {}
+  for _, row in ipairs(self.d.releases:instances(release)) do
+    local found = self.d.docker:inspect(row.container or row.name)
+    if found and found.State.Running then
+      local open = self.d.network:drain(found.State.Pid, port)
+      count = count + open.count
+      for _, peer in ipairs(open.peers) do peers[#peers + 1] = peer end
+    end
+  end
+  return count, peers
+end
+
+-- Waits until nothing is connected (seen twice, since one may just be arriving) or it is `until_ms`.
+function Drain:wait_idle(release, until_ms)
+  local quiet, count, peers = 0, 0, nil
+  while quiet < 2 do
+    count, peers = self:connections(release)
+    quiet = count == 0 and quiet + 1 or 0
+    local row = self.d.releases:by_id(release.id)
+    local limit = math.min(until_ms, row and row.drain_until or until_ms)
+    if clock.now() >= limit then break end
+    if quiet < 2 then task.sleep(math.min(POLL_MS, math.max(1, limit - clock.now()))) end
+  end
+  return count, peers
+end
+
+function Drain:drive(app, id)
+  local releases = self.d.releases
+  local release = releases:by_id(id)
+  if release.state == "draining" then
+    local cut, peers = self:wait_idle(release, release.drain_until)
+    releases:stop_containers(release, releases:grace(release))
+    if release.keep_ms == 0 then return releases:remove(app, release, 0) end
+    self.d.store:commit {
+      { "UPDATE release SET state = 'kept', keep_until = ?, drained = ? WHERE id = ?",
+        clock.now() + release.keep_ms, json.encode { cut = cut, peers = peers }, id },
+      self.d.store:event("release.changed", app.id, nil,
+        { number = release.number, state = "kept", cut = cut }),
+    }
+    release = releases:by_id(id)
+  end
+  if release.state == "kept" and release.keep_until then
+    task.sleep(math.max(0, release.keep_until - clock.now()))
+    releases:remove(app, release, 0)
+  end
+end
+
+-- At start: goes on with all that drain or are kept.
+function Drain:resume()
+  for _, release in ipairs(self.d.store:all(
+    "SELECT * FROM release WHERE state = 'draining' AND drain_until IS NOT NULL OR state = 'kept'")) do
+    self:take(self.d.apps:by_id(release.app), release)
+  end
+end
+
+return Drain

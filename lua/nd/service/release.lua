@@ -1,0 +1,420 @@
+-- Releases: made, started, switched to, drained, kept, removed.
+--
+--   created -> healthy -> live -> draining -> kept -> gone
+--
+-- A recipe asks for the steps up to `live` and ends by retiring the predecessor, which only
+-- records. From there the daemon drives (drain.lua). Each function here may be called again after
+-- a crash: what exists is found by its key.
+
+local clock = require "clock"
+local json = require "json"
+local log = require "log"
+local task = require "task"
+local container = require "nd.service.container"
+local err = require "nd.error"
+local tasks = require "nd.tasks"
+local Apps = require "nd.service.app"
+
+local KEEP_MS = 5 * 60 * 1000
+local DRAIN_MS = 30 * 1000
+local GRACE_MS = 10 * 1000
+
+local Releases = {}
+Releases.__index = Releases
+
+function Releases.new(d) return setmetatable({ d = d }, Releases) end
+
+-- ---- looking up ----
+
+function Releases:find(app, n)
+  return self.d.store:get("SELECT * FROM release WHERE app = ? AND number = ?", app.id, n)
+end
+
+function Releases:get(app, n)
+  local release = self:find(app, n)
+  if not release then
+    err.raise("release_not_found", ("'%s' has no release %s"):format(app.name, tostring(n)),
+      "`ndctl status " .. app.name .. "` lists its releases")
+  end
+  return release
+end
+
+function Releases:by_id(id) return self.d.store:get("SELECT * FROM release WHERE id = ?", id) end
+
+function Releases:live(app)
+  app = self.d.apps:by_id(app.id)
+  return app.live and self:by_id(app.live)
+end
+
+-- The last good one before what is live.
+function Releases:previous(app)
+  local live = self:live(app)
+  return self.d.store:get([[SELECT * FROM release WHERE app = ? AND was_healthy = 1 AND id <> ?
+    AND live_at IS NOT NULL ORDER BY live_at DESC LIMIT 1]], app.id, live and live.id or 0)
+end
+
+function Releases:instances(release)
+  return self.d.store:all(
+    "SELECT * FROM instance WHERE release = ? AND gone_at IS NULL ORDER BY position", release.id)
+end
+
+function Releases:next_number(app)
+  return (self.d.store:get("SELECT max(number) AS n FROM release WHERE app = ?", app.id).n or 0) + 1
+end
+
+-- What a recipe gets to see of a release.
+function Releases:handle(app, release)
+  local list = json.array {}
+  for i, row in ipairs(self:instances(release)) do
+    list[i] = { name = row.name, address = row.address, process = row.process, index = row.position }
+  end
+  return { app = app.name, release = release.number, state = release.state, image = release.image,
+    id = release.image_id, instances = list }
+end
+
+function Releases:changed(app, release, state)
+  return self.d.store:event("release.changed", app.id, nil, { number = release.number, state = state })
+end
+
+-- ---- starting ----
+
+local function add_instances(self, app, release, config)
+  local used, statements = {}, {}
+  local key = Apps.net(app)
+  for _, row in ipairs(self.d.store:all([[SELECT address FROM instance JOIN release
+    ON release.id = instance.release WHERE release.app = ? AND gone_at IS NULL]], app.id)) do
+    used[#used + 1] = row.address
+  end
+  for position = 1, config.replicas do
+    local address = self.d.network:container_address(key, used)
+    used[#used + 1] = address
+    statements[position] = {
+      "INSERT INTO instance (release, process, position, name, address, state) VALUES (?, 'web', ?, ?, ?, 'starting')",
+      release.id, position, container.name(self.d, app, release.number, "web", position), address }
+  end
+  self.d.store:commit(statements)
+end
+
+-- Creates and starts the containers of a release's instance rows, side by side.
+local function start_instances(self, app, release, key)
+  local d = self.d
+  local config = json.decode(release.config)
+  local image = d.docker:image(release.image_id)
+  if not image then
+    err.raise("image_not_found", ("the image %s of release %d is no longer on this host"):format(
+      release.image, release.number), "deploy it again: `ndctl deploy " .. release.image .. " --app "
+      .. app.name .. "`")
+  end
+  local net = d.network:ensure_bridge(Apps.net(app))
+  tasks.each("start", self:instances(release), function(instance)
+    container.put_secrets(d, instance.name)
+    local id = d.docker:create(instance.name,
+      container.spec(d, app, release, image, config, instance, net, key))
+    d.store:post { { "UPDATE instance SET container = ? WHERE id = ?", id, instance.id } }
+    d.docker:start(id)
+    d.store:post { {
+      "UPDATE instance SET state = 'running', started_at = ? WHERE id = ? AND state = 'starting'",
+      clock.now(), instance.id } }
+  end)
+end
+
+-- Names what the container could not do; Docker's own words are kept.
+local function explain_start(e, release)
+  if e.code == "docker_refused" or e.code == "docker_error" or e.code == "docker_not_found" then
+    return err.new("start_failed", ("release %d can't start: %s"):format(release.number, e.message),
+      "check the image's entrypoint and the command in nextdeploy.lua", e.data)
+  end
+  return e
+end
+
+function Releases:start(ctx, image, options)
+  local d, app = self.d, ctx.app
+  local spec = ctx.spec or d.apps:spec(app, {})
+  if options.replicas then spec.replicas = options.replicas end
+  for name, value in pairs(options.env or {}) do spec.env[name] = value end
+  self:remove_by_key(app, ctx.key)
+  d.store:commit { {
+    [[INSERT INTO release (app, number, state, image, image_id, config, run, key, created_at)
+      VALUES (?, (SELECT coalesce(max(number), 0) + 1 FROM release WHERE app = ?), 'created', ?, ?, ?, ?, ?, ?)
+      ON CONFLICT (key) DO UPDATE SET state = 'created']],
+    app.id, app.id, image.image or image.id, image.id, json.encode(spec), ctx.run.row.id, ctx.key,
+    clock.now() } }
+  local release = d.store:get("SELECT * FROM release WHERE key = ?", ctx.key)
+  add_instances(self, app, release, spec)
+  local ok, e = pcall(start_instances, self, app, release, ctx.key)
+  if not ok then error(explain_start(e, release), 0) end
+  d.store:post { self:changed(app, release, "created") }
+  return self:handle(app, release)
+end
+
+-- After a crash: the handle, if every container of this effect was started; else nil.
+function Releases:started(ctx)
+  local d = self.d
+  local release = d.store:get("SELECT * FROM release WHERE key = ? AND state <> 'gone'", ctx.key)
+  if not release then return nil end
+  local rows = self:instances(release)
+  if #rows == 0 then return nil end
+  for _, row in ipairs(rows) do
+    local found = d.docker:inspect(row.name)
+    if not found or not found.State.Running then return nil end
+    d.store:post { {
+      "UPDATE instance SET container = ?, state = 'running', started_at = coalesce(started_at, ?) WHERE id = ?",
+      found.Id, clock.now(), row.id } }
+  end
+  return self:handle(ctx.app, release)
+end
+
+function Releases:mark_healthy(release)
+  self.d.store:post {
+    { "UPDATE release SET was_healthy = 1, state = CASE state WHEN 'created' THEN 'healthy' ELSE state END WHERE id = ?",
+      release.id },
+    self.d.store:event("release.changed", release.app, nil,
+      { number = release.number, state = "healthy" }),
+  }
+end
+
+-- ---- switching ----
+
+local function targets_of(release, rows)
+  local port = json.decode(release.config).port
+  local targets = {}
+  for _, row in ipairs(rows) do
+    if row.state == "running" then targets[#targets + 1] = row.address .. ":" .. port end
+  end
+  return targets
+end
+
+-- Docker restarts the live release's instances, and no others.
+function Releases:set_restart(release, policy)
+  for _, row in ipairs(self:instances(release)) do
+    local ok, e = pcall(self.d.docker.update, self.d.docker, row.container or row.name,
+      { RestartPolicy = { Name = policy } })
+    if not ok and e.code ~= "docker_not_found" then
+      log.warn(("can't set the restart policy of %s: %s"):format(row.name, tostring(e)))
+    end
+  end
+end
+
+function Releases:switch(app, release)
+  local d = self.d
+  local old = self:live(app)
+  local config = json.decode(release.config)
+  d.apps:check_routes(app, config)
+  local before = d.store:all("SELECT domain, tls, proxy_type FROM route WHERE app = ?", app.id)
+  d.apps:set_routes(app, config.routes)
+  local ok, e = pcall(d.network.switch, d.network, Apps.service(app),
+    targets_of(release, self:instances(release)))
+  if not ok then
+    d.apps:set_routes(app, before)
+    error(e, 0)
+  end
+  local now = clock.now()
+  local statements = {
+    { "UPDATE app SET live = ?, stopped = 0, updated_at = ? WHERE id = ?", release.id, now, app.id },
+    { "UPDATE release SET state = 'live', live_at = ?, drain_until = NULL, keep_until = NULL WHERE id = ?",
+      now, release.id },
+    self:changed(app, release, "live"),
+    d.store:event("app.changed", app.id, nil, { release = release.number }),
+  }
+  if old and old.id ~= release.id then
+    statements[#statements + 1] = { "UPDATE release SET state = 'draining' WHERE id = ? AND state = 'live'", old.id }
+    statements[#statements + 1] = self:changed(app, old, "draining")
+  end
+  d.store:post(statements)
+  task.spawn("restart policy", function()
+    self:set_restart(release, "unless-stopped")
+    if old and old.id ~= release.id then self:set_restart(old, "no") end
+    d.guard:watch(app, release)
+  end)
+  return { release = release.number }
+end
+
+-- Sends the service's traffic to those instances of the live release that run.
+function Releases:retarget(app)
+  app = self.d.apps:by_id(app.id)
+  local live = app and app.live and self:by_id(app.live)
+  if not live or app.stopped == 1 then return end
+  self.d.network:switch(Apps.service(app), targets_of(live, self:instances(live)))
+end
+
+-- ---- retiring ----
+
+function Releases:retire(app, release, options)
+  local d = self.d
+  if release.state == "gone" then return json.null end
+  local live = self:live(app)
+  if live and live.id == release.id then
+    err.raise("release_live", ("release %d of %s is live and can't be retired"):format(
+      release.number, app.name), "switch to another release first")
+  end
+  local drain, keep = options.drain or DRAIN_MS, options.keep or KEEP_MS
+  d.store:commit {
+    { "UPDATE release SET state = CASE state WHEN 'kept' THEN 'kept' ELSE 'draining' END, drain_until = ?, keep_ms = ?, keep_until = CASE state WHEN 'kept' THEN ? ELSE NULL END WHERE id = ?",
+      clock.now() + drain, keep, clock.now() + keep, release.id } }
+  d.drain:take(app, self:by_id(release.id))
+  return { release = release.number, drain = drain, keep = keep }
+end
+
+-- Retires what a failed run left draining without saying how.
+function Releases:retire_leftovers(app)
+  for _, release in ipairs(self.d.store:all(
+    "SELECT * FROM release WHERE app = ? AND state = 'draining' AND drain_until IS NULL", app.id)) do
+    self:retire(app, release, {})
+  end
+end
+
+function Releases:grace(release) return json.decode(release.config).grace or GRACE_MS end
+
+-- SIGTERM, grace, SIGKILL; the containers stay.
+function Releases:stop_containers(release, grace_ms)
+  tasks.each("stop", self:instances(release), function(row)
+    local ok, e = pcall(self.d.docker.stop, self.d.docker, row.container or row.name,
+      math.ceil(grace_ms / 1000))
+    if not ok and e.code ~= "docker_not_found" then error(e, 0) end
+    self.d.store:post { { "UPDATE instance SET state = 'exited' WHERE id = ?", row.id } }
+  end)
+end
+
+-- Removes a release's containers, with what belongs to them. The row stays, as history.
+function Releases:remove(app, release, grace_ms)
+  local d = self.d
+  d.drain:leave(release)
+  tasks.each("remove", self:instances(release), function(row)
+    local name = row.container or row.name
+    if grace_ms > 0 and row.state == "running" then
+      pcall(d.docker.stop, d.docker, name, math.ceil(grace_ms / 1000))
+    end
+    local ok, e = pcall(d.docker.remove, d.docker, name, { force = true, volumes = true })
+    if not ok and e.code ~= "docker_not_found" then error(e, 0) end
+    container.drop_secrets(d, row.name)
+    d.store:post { { "UPDATE instance SET state = 'gone', gone_at = ? WHERE id = ?", clock.now(), row.id } }
+  end)
+  d.store:post {
+    { "UPDATE release SET state = 'gone', keep_until = NULL, drain_until = NULL WHERE id = ?", release.id },
+    self:changed(app, release, "gone"),
+  }
+end
+
+function Releases:remove_by_key(app, key)
+  local release = self.d.store:get("SELECT * FROM release WHERE key = ?", key)
+  if release then self:remove(app, release, 0) end
+end
+
+-- ---- going back ----
+
+-- Makes a release run: as it does already (draining), its stopped containers (kept), or new ones
+-- from its image (gone).
+function Releases:activate(ctx, release)
+  local d, app = self.d, ctx.app
+  d.drain:leave(release)
+  if release.state == "live" then return self:handle(app, release) end
+  if release.state == "gone" then
+    self:remove_by_key(app, release.key)
+    d.store:commit { { "UPDATE release SET state = 'created' WHERE id = ?", release.id } }
+    add_instances(self, app, release, json.decode(release.config))
+    start_instances(self, app, release, ctx.key)
+  else
+    self:wake(app, release)
+  end
+  d.store:commit { {
+    "UPDATE release SET state = 'healthy', drain_until = NULL, keep_until = NULL WHERE id = ? AND state <> 'live'",
+    release.id } }
+  return self:handle(app, self:by_id(release.id))
+end
+
+-- Starts the stopped containers of a release; makes anew those that are gone or broken.
+function Releases:wake(app, release)
+  local d = self.d
+  d.network:ensure_bridge(Apps.net(app))
+  tasks.each("wake", self:instances(release), function(row)
+    container.put_secrets(d, row.name)
+    local found = d.docker:inspect(row.name)
+    local ok, e = false, nil
+    if found then ok, e = pcall(d.docker.start, d.docker, found.Id) end
+    if not ok then
+      if e then log.warn(("%s can't be started again, making it anew: %s"):format(row.name, tostring(e))) end
+      self:recreate(app, release, row)
+    end
+    d.store:post { { "UPDATE instance SET state = 'running', started_at = ? WHERE id = ?", clock.now(), row.id } }
+  end)
+  d.store:commit {}
+end
+
+-- A container that Docker can't start any more is removed and created anew, never restarted.
+function Releases:recreate(app, release, row)
+  local d = self.d
+  pcall(d.docker.remove, d.docker, row.name, { force = true })
+  local image = d.docker:image(release.image_id)
+  if not image then
+    err.raise("image_not_found", ("the image %s of release %d is no longer on this host"):format(
+      release.image, release.number), "deploy it again")
+  end
+  local net = d.network:ensure_bridge(Apps.net(app))
+  container.put_secrets(d, row.name)
+  local id = d.docker:create(row.name, container.spec(d, app, release, image,
+    json.decode(release.config), row, net, release.key))
+  d.store:post { { "UPDATE instance SET container = ? WHERE id = ?", id, row.id } }
+  d.docker:start(id)
+end
+
+-- Stops a release that was brought back in vain, and keeps it.
+function Releases:deactivate(app, release)
+  if release.state == "live" or release.state == "gone" then return end
+  self:stop_containers(release, self:grace(release))
+  self.d.store:commit {
+    { "UPDATE release SET state = 'kept', keep_until = ? WHERE id = ?", clock.now() + KEEP_MS, release.id } }
+  self.d.drain:take(app, self:by_id(release.id))
+end
+
+-- For `recreate`: nothing serves from here on until the switch.
+function Releases:stop_for_recreate(ctx, release, drain_ms)
+  local d, app = self.d, ctx.app
+  d.network:switch(Apps.service(app), {})
+  d.guard:leave(app)
+  d.drain:wait_idle(release, clock.now() + drain_ms)
+  self:set_restart(release, "no")
+  self:stop_containers(release, self:grace(release))
+  return self:handle(app, release)
+end
+
+function Releases:resume(ctx, release)
+  local app = ctx.app
+  self:wake(app, release)
+  local health = json.decode(release.config).health
+  pcall(self.d.health.wait, self.d.health, ctx, release, health, 0)
+  self:switch(app, release)
+end
+
+-- ---- stop and restart, as a person asks ----
+
+function Releases:user_stop(app)
+  local d = self.d
+  local release = self:live(app)
+  if not release then
+    err.raise("app_not_live", ("'%s' has no live release to stop"):format(app.name), "`ndctl status " .. app.name .. "`")
+  end
+  d.store:commit { { "UPDATE app SET stopped = 1, updated_at = ? WHERE id = ?", clock.now(), app.id } }
+  d.guard:leave(app)
+  d.network:switch(Apps.service(app), {})
+  d.drain:wait_idle(release, clock.now() + DRAIN_MS)
+  self:stop_containers(release, self:grace(release))
+  d.store:commit { d.store:event("app.changed", app.id, nil, { status = "stopped" }) }
+end
+
+function Releases:user_start(app)
+  local d = self.d
+  local release = self:live(app)
+  if not release then
+    err.raise("app_not_live", ("'%s' has no release to start"):format(app.name), "`ndctl deploy IMAGE --app " .. app.name .. "`")
+  end
+  d.guard:leave(app)
+  d.store:commit { { "UPDATE app SET stopped = 0, updated_at = ? WHERE id = ?", clock.now(), app.id } }
+  self:wake(app, release)
+  d.health:wait({ app = app, progress = function() end, asked_at = clock.now() }, release,
+    json.decode(release.config).health, 0)
+  self:retarget(app)
+  d.guard:watch(app, release)
+  d.store:commit { d.store:event("app.changed", app.id, nil, { status = "running" }) }
+end
+
+return Releases
