@@ -1,0 +1,99 @@
+-- Looks after what is live: probing goes on after the switch.
+--
+-- When the live release dies or turns unhealthy while its predecessor still drains or is kept, and
+-- the app says `go_back = true`, the daemon starts the `rollback` recipe for it, once. Without that
+-- it says so in an event and leaves the decision to a person.
+
+local clock = require "clock"
+local json = require "json"
+local log = require "log"
+local task = require "task"
+local Health = require "nd.service.health"
+
+local EAGER_MS = 500     -- between probes while there is a predecessor to go back to
+local USUAL_MS = 10000
+
+local Guard = {}
+Guard.__index = Guard
+
+function Guard.new(d) return setmetatable({ d = d, watched = {} }, Guard) end
+
+function Guard:watch(app, release)
+  self:leave(app)
+  local w = { release = release.id, wake = task.signal(), failures = 0 }
+  self.watched[app.id] = w
+  w.task = task.spawn("guard " .. app.name, function()
+    while self.watched[app.id] == w do
+      local ok, e = pcall(self.look, self, app, w)
+      if not ok then
+        if e.code == "cancelled" then return end
+        log.warn(("guard of %s: %s"):format(app.name, tostring(e)))
+      end
+      w.wake:wait(self:predecessor(app, w.release) and EAGER_MS or USUAL_MS)
+    end
+  end)
+end
+
+function Guard:leave(app)
+  local w = self.watched[app.id]
+  self.watched[app.id] = nil
+  if w then w.task:cancel() end
+end
+
+-- An instance of the app died or started: look now.
+function Guard:nudge(app, died)
+  local w = self.watched[app.id]
+  if not w then return end
+  w.died = w.died or died
+  w.wake:notify()
+end
+
+function Guard:predecessor(app, live)
+  return self.d.store:get([[SELECT * FROM release WHERE app = ? AND id <> ? AND was_healthy = 1
+    AND state IN ('draining', 'kept') AND live_at IS NOT NULL ORDER BY live_at DESC LIMIT 1]],
+    app.id, live)
+end
+
+function Guard:look(app, w)
+  local release = self.d.releases:by_id(w.release)
+  local probe = Health.probe_of(release)
+  probe.timeout = math.min(probe.timeout, 2000)
+  local ok, why = self.d.health:check(release, { timeout = probe.timeout })
+  if ok and not w.died then
+    w.failures = 0
+    return
+  end
+  w.failures = w.failures + 1
+  if not w.died and w.failures < probe.failures then return end
+  why = why or "an instance died"
+  w.died = nil
+  self:failed(app, release, w, why)
+end
+
+function Guard:failed(app, release, w, why)
+  local d = self.d
+  if not w.reported then
+    w.reported = true
+    d.store:post { d.store:event("release.unhealthy", app.id, nil,
+      { number = release.number, reason = why }) }
+  end
+  local before = self:predecessor(app, release.id)
+  if not before or w.went_back or not json.decode(release.config).go_back then return end
+  w.went_back = true
+  log.warn(("%s: release %d failed (%s), going back to release %d"):format(app.name,
+    release.number, why, before.number))
+  local ok, e = pcall(d.runs.start, d.runs, {
+    app = app, recipe = "rollback", owner = "guard", at = clock.now(),
+    params = { app = app.name, to = before.number },
+  })
+  if not ok then log.error(("%s: can't go back: %s"):format(app.name, tostring(e))) end
+end
+
+-- At start: every app with a live release.
+function Guard:resume()
+  for _, app in ipairs(self.d.store:all("SELECT * FROM app WHERE live IS NOT NULL AND stopped = 0")) do
+    self:watch(app, self.d.releases:by_id(app.live))
+  end
+end
+
+return Guard

@@ -1,0 +1,188 @@
+-- Probes: is this instance able to serve?
+--
+-- A probe is {path, port, status, body} for HTTP (GET, 200-399 or `status`, body contains `body`),
+-- {tcp = true} (something accepts), or {command = {...}} (run in the container through nd-init,
+-- status 0). Times in ms: interval 1000, timeout 5000, deadline 60000, grace 0 (failures before it
+-- don't count); successes 1, failures 3 in a row. Probes go straight to the container's address.
+--
+-- While a release has never answered, refused connections are tried again after 20 ms, then ever
+-- more slowly up to the interval, so that an app that is ready at once is seen at once.
+
+local clock = require "clock"
+local http = require "http"
+local json = require "json"
+local task = require "task"
+local container = require "nd.service.container"
+local duration = require "nd.duration"
+local err = require "nd.error"
+local tasks = require "nd.tasks"
+
+local LOG_LINES = 50
+local PROBES_SHOWN = 20
+local FIRST_WAIT_MS = 20
+
+local Health = {}
+Health.__index = Health
+
+function Health.new(d) return setmetatable({ d = d }, Health) end
+
+-- The release's own probe with what the caller overrides, and the defaults.
+function Health.probe_of(release, override)
+  local config = json.decode(release.config)
+  local probe = { interval = 1000, timeout = 5000, deadline = 60000, grace = 0, successes = 1,
+    failures = 3, port = config.port }
+  for name, value in pairs(config.health or {}) do probe[name] = value end
+  for name, value in pairs(override or {}) do probe[name] = value end
+  if not probe.tcp and not probe.command then probe.path = probe.path or "/" end
+  return probe
+end
+
+local function probe_http(probe, address)
+  local answer = http.request {
+    url = ("http://%s:%d%s"):format(address, probe.port, probe.path),
+    headers = { ["user-agent"] = "nextdeploy-probe", connection = "close" },
+    timeout_ms = probe.timeout, connect_timeout_ms = math.min(probe.timeout, 2000),
+    max_bytes = 1024 * 1024,
+  }
+  local good = probe.status and answer.status == probe.status
+    or not probe.status and answer.status >= 200 and answer.status < 400
+  if not good then return false, ("answered %d"):format(answer.status) end
+  if probe.body and not answer.body:find(probe.body, 1, true) then
+    return false, ("answered %d, but its body has no %q"):format(answer.status, probe.body)
+  end
+  return true, ("answered %d"):format(answer.status)
+end
+
+-- Anything but a failed connection means that something accepted it.
+local function probe_tcp(probe, address)
+  local ok, e = pcall(http.request, {
+    url = ("http://%s:%d/"):format(address, probe.port),
+    timeout_ms = math.min(probe.timeout, 500), connect_timeout_ms = math.min(probe.timeout, 500),
+  })
+  if ok or e.code ~= "http_connect" then return true, "accepted a connection" end
+  return false, e.message
+end
+
+function Health:probe_command(probe, instance)
+  local argv = json.array { container.init, "exec", "--" }
+  table.move(probe.command, 1, #probe.command, #argv + 1, argv)
+  local result = self.d.docker:exec(instance.container or instance.name, argv,
+    { timeout_ms = probe.timeout, max_output = 4096 })
+  if result.code == 0 then return true, "exit status 0" end
+  return false, ("exit status %d: %s"):format(result.code, result.output:match "^[^\n]*")
+end
+
+-- One probe of one instance: ok, what it saw.
+function Health:probe(instance, probe)
+  local ok, good, text = pcall(function()
+    if probe.command then return self:probe_command(probe, instance) end
+    if probe.tcp then return probe_tcp(probe, instance.address) end
+    return probe_http(probe, instance.address)
+  end)
+  if ok then return good, text end
+  if good.code == "cancelled" then error(good, 0) end
+  return false, good.message or tostring(good)
+end
+
+-- All instances once: ok, the first complaint.
+function Health:check(release, override)
+  local probe = Health.probe_of(release, override)
+  for _, instance in ipairs(self.d.releases:instances(release)) do
+    local ok, text = self:probe(instance, probe)
+    if not ok then return false, ("instance %d %s"):format(instance.position, text) end
+  end
+  return true
+end
+
+-- ---- waiting for a release ----
+
+-- The last lines a container printed, for whoever asks why.
+function Health:last_lines(instance)
+  local lines = json.array {}
+  pcall(function()
+    local stream <close> = self.d.docker:logs(instance.container or instance.name,
+      { tail = LOG_LINES, stdout = true, stderr = true })
+    while #lines < LOG_LINES do
+      local line = stream:recv(2000)
+      if not line then break end
+      lines[#lines + 1] = line
+    end
+  end)
+  return lines
+end
+
+function Health:unhealthy(code, instance, release, why, probes, hint)
+  error(err.new(code, ("release %d is not healthy: instance %d %s"):format(release.number,
+    instance.position, why), hint or "the container's last lines are below; the old version was not touched",
+    { probes = probes, logs = self:last_lines(instance), instance = instance.name }), 0)
+end
+
+-- Raises when the container has ended; says how.
+function Health:check_alive(instance, release, probes)
+  local found = self.d.docker:inspect(instance.container or instance.name)
+  if found and found.State.Running then return end
+  local why, hint = "is gone", nil
+  if found and found.State.OOMKilled then
+    why, hint = "was killed: it used more memory than its limit", "raise `memory`, or look for a leak"
+  elseif found and found.State.Error ~= "" then
+    why = ("could not start: %s"):format(found.State.Error)
+  elseif found then
+    why = ("ended with exit status %d"):format(found.State.ExitCode)
+  end
+  self:unhealthy("unhealthy", instance, release, why, probes, hint)
+end
+
+local function note(probes, text)
+  local last = probes[#probes]
+  if last and last.result == text then
+    last.count = (last.count or 1) + 1
+    return
+  end
+  if #probes >= PROBES_SHOWN then table.remove(probes, 1) end
+  probes[#probes + 1] = { time = clock.format(clock.now()), result = text }
+end
+
+-- Waits until one instance had its successes in a row, and held for `settle` ms after that.
+function Health:wait_instance(ctx, release, instance, probe, settle)
+  local begun, probes = ctx.asked_at, json.array {}
+  local in_row, settled_from, wait = 0, nil, FIRST_WAIT_MS
+  while true do
+    local ok, text = self:probe(instance, probe)
+    note(probes, text)
+    if ok then
+      in_row = in_row + 1
+      if in_row >= probe.successes then
+        settled_from = settled_from or clock.now()
+        if clock.now() - settled_from >= settle then return end
+      end
+      wait = probe.interval
+    else
+      self:check_alive(instance, release, probes)
+      if settled_from then
+        self:unhealthy("unhealthy", instance, release,
+          ("was healthy, but then: %s"):format(text), probes)
+      end
+      in_row = 0
+      wait = math.min(wait * 3 // 2, probe.interval)
+    end
+    if not settled_from and clock.now() - begun > probe.deadline + probe.grace then
+      self:unhealthy("deadline", instance, release, ("did not become healthy within %s; the last probe: %s")
+        :format(duration.text(probe.deadline), text), probes,
+        "raise health.deadline if it needs longer; check the port and path it is probed at")
+    end
+    if in_row == 1 then ctx.progress(("instance %d %s"):format(instance.position, text)) end
+    task.sleep(settled_from and math.min(probe.interval, math.max(1, settle)) or wait)
+    if settled_from and settle > 0 then self:check_alive(instance, release, probes) end
+  end
+end
+
+function Health:wait(ctx, release, override, settle)
+  local probe = Health.probe_of(release, override)
+  tasks.each("probe", self.d.releases:instances(release), function(instance)
+    self:wait_instance(ctx, release, instance, probe, settle)
+  end)
+  self.d.releases:mark_healthy(release)
+  return { release = release.number, healthy = true }
+end
+
+return Health

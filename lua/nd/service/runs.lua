@@ -1,0 +1,244 @@
+-- All runs: starting one, finding them, resuming what a crash interrupted, planning.
+
+local clock = require "clock"
+local crypto = require "crypto"
+local json = require "json"
+local log = require "log"
+local task = require "task"
+local effects = require "nd.effect"
+local err = require "nd.error"
+local Run = require "nd.service.run"
+
+local Runs = {}
+Runs.__index = Runs
+
+function Runs.new(d) return setmetatable({ d = d, live = {} }, Runs) end
+
+-- Short, sorts by time: seconds since 2020 and randomness, in base 32 without look-alikes.
+local function new_id()
+  local alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
+  local number = (clock.now() // 1000 - 1577836800) << 15 | string.unpack("<I2", crypto.random(2)) & 0x7fff
+  local out = {}
+  for i = 10, 1, -1 do
+    local digit = number & 31
+    out[i] = alphabet:sub(digit + 1, digit + 1)
+    number = number >> 5
+  end
+  return table.concat(out)
+end
+
+local function row_for(request, bundle)
+  return {
+    id = new_id(), app = request.app.id, recipe = bundle.name, bundle = bundle.hash,
+    params = json.encode(request.params or {}),
+    spec = request.spec and json.encode(request.spec) or nil,
+    seed = string.unpack("<I4", crypto.random(4)), state = "running",
+    owner = request.owner or "unknown", started_at = clock.now(), deaths = 0,
+  }
+end
+
+function Runs:conflict(app)
+  local other = self.d.store:get(
+    "SELECT * FROM run WHERE app = ? AND state IN ('running', 'sleeping', 'rolling_back')", app.id)
+  if not other then return end
+  err.raise("run_conflict", ("'%s' is being changed by the run %s (%s), started %s by %s"):format(
+    app.name, other.id, other.recipe, clock.format(other.started_at), other.owner),
+    ("wait for it: `ndctl runs watch %s`, or end it: `ndctl runs cancel %s`"):format(other.id, other.id),
+    { run_id = other.id })
+end
+
+-- request: {app = row, recipe = name | {name, files}, params, spec?, owner} -> Run, under way.
+-- Bad recipes and parameters are refused before anything is recorded.
+function Runs:start(request)
+  local d = self.d
+  if d.stopping then err.raise("shutting_down", "the daemon is stopping", "try again in a moment") end
+  self:conflict(request.app)
+  local bundle = d.recipes:bundle(request.recipe)
+  local row = row_for(request, bundle)
+  local w = Run.start_worker(d, row, bundle.files)
+  local ok, e = pcall(d.store.commit, d.store, {
+    d.recipes.keep(bundle),
+    { [[INSERT INTO run (id, app, recipe, bundle, params, spec, seed, state, owner, started_at)
+        VALUES (?, ?, ?, ?, ?, ?, ?, 'running', ?, ?)]], row.id, row.app, row.recipe, row.bundle,
+      row.params, row.spec or require("db").null, row.seed, row.owner, row.started_at },
+    d.store:event("run.started", row.app, row.id, { recipe = row.recipe, owner = row.owner }),
+  })
+  if not ok then
+    w:kill()
+    if e.code == "constraint" then self:conflict(request.app) end
+    error(e, 0)
+  end
+  local run = Run.new(d, row)
+  self.live[row.id] = run
+  run:go(w)
+  return run
+end
+
+-- At start: everything that was under way goes on.
+function Runs:resume()
+  for _, row in ipairs(self.d.store:all(
+    "SELECT * FROM run WHERE state IN ('running', 'sleeping', 'rolling_back', 'cleaning')")) do
+    local run = Run.new(self.d, row)
+    self.live[row.id] = run
+    run:load()
+    local stuck = row.state == "running" and run:died(("resumed after a restart of the daemon, at effect %d")
+      :format(run.count))
+    if stuck then
+      row.state = row.pivot and "cleaning" or "rolling_back"
+      row.reason = json.encode(err.new("stuck", "the run made no progress over three restarts"))
+      row.error = row.reason
+    end
+    log.info(("run %s of %s goes on"):format(row.id, run.app.name))
+    run:go()
+  end
+end
+
+function Runs:get(id)
+  local row = self.d.store:get("SELECT * FROM run WHERE id = ?", id)
+  if not row then
+    err.raise("run_not_found", ("there is no run '%s'"):format(id), "`ndctl runs list` shows them")
+  end
+  return row
+end
+
+function Runs:cancel(id, who)
+  local row = self:get(id)
+  local run = self.live[id]
+  if not run then
+    err.raise("run_ended", ("the run %s has ended: %s"):format(id, row.state), "`ndctl runs show " .. id .. "`")
+  end
+  run:cancel(who)
+  return run
+end
+
+-- Waits until the run has ended; returns its row.
+function Runs:wait(run)
+  while run:is_live() do run.ended:wait(1000) end
+  return self:get(run.row.id)
+end
+
+-- ---- for people ----
+
+local function decoded(text) return text and json.decode(text) or nil end
+
+function Runs:describe(row)
+  local app = self.d.apps:by_id(row.app)
+  local last = self.d.store:get(
+    "SELECT label FROM effect WHERE run = ? ORDER BY n DESC LIMIT 1", row.id)
+  return {
+    id = row.id, app = app.name, project = app.project, environment = app.environment,
+    recipe = row.recipe, bundle = row.bundle, state = row.state, owner = row.owner,
+    started_at = clock.format(row.started_at),
+    ended_at = row.ended_at and clock.format(row.ended_at),
+    wake_at = row.wake_at and row.state == "sleeping" and clock.format(row.wake_at) or nil,
+    step = last and last.label, error = decoded(row.error) or decoded(row.reason),
+    params = json.decode(row.params), result = decoded(row.result),
+  }
+end
+
+local function effect_state(e)
+  if e.undone == 1 then return "undone" end
+  if not e.answered then return "acting" end
+  local failure = decoded(e.error)
+  return failure and failure.code == "cancelled" and "cancelled" or "answered"
+end
+
+function Runs:show(id)
+  local run = self:describe(self:get(id))
+  run.effects = json.array {}
+  for i, e in ipairs(self.d.store:all("SELECT * FROM effect WHERE run = ? ORDER BY n", id)) do
+    run.effects[i] = {
+      n = e.n, name = e.name, version = e.version, args = json.decode(e.args), label = e.label,
+      state = effect_state(e), at = e.at, asked_at = clock.format(e.asked_at), answered = e.answered,
+      answered_at = e.answered_at and clock.format(e.answered_at), ok = e.ok and e.ok == 1,
+      ms = e.answered_at and e.answered_at - e.asked_at, result = decoded(e.result),
+      error = decoded(e.error), undo = decoded(e.undo), pivot = e.pivot == 1,
+    }
+  end
+  return run
+end
+
+function Runs:list(filter)
+  local where, args = { "1 = 1" }, {}
+  local function add(clause, value)
+    if value == nil then return end
+    where[#where + 1] = clause
+    args[#args + 1] = value
+  end
+  add("app.name = ?", filter.app)
+  add("run.state = ?", filter.state)
+  add("run.id < ?", filter.before)
+  args[#args + 1] = math.min(filter.limit or 20, 200)
+  local list = json.array {}
+  for i, row in ipairs(self.d.store:all(([[SELECT run.* FROM run JOIN app ON app.id = run.app
+    WHERE %s ORDER BY started_at DESC, run.rowid DESC LIMIT ?]]):format(table.concat(where, " AND ")),
+    table.unpack(args))) do
+    list[i] = self:describe(row)
+  end
+  return list
+end
+
+-- ---- plan: the same recipe against answers that act on nothing ----
+
+local function plan_answer(ctx, asked, lines, undos)
+  local def = effects.find(asked.name)
+  local e = { n = asked.n, name = asked.name, args = asked.args or json.array {},
+    pivot = asked.pivot and 1 or 0, at = asked.at }
+  effects.check(def, e, ctx.run)
+  local value = def.plan(ctx, table.unpack(e.args))
+  if value == json.null then value = nil end
+  if def.class ~= "read" or asked.name:match "^health%." or asked.name == "time.sleep" then
+    lines[#lines + 1] = effects.label(def, e) .. (e.pivot == 1 and "  (from here on only forward)" or "")
+  end
+  local undo = def.undo and value and def.undo(e.args, value)
+  if undo then table.insert(undos, 1, undo.label) end
+  return value
+end
+
+function Runs:plan(request)
+  local d = self.d
+  local bundle = d.recipes:bundle(request.recipe)
+  local row = row_for(request, bundle)
+  local ctx = { d = d, app = request.app, spec = request.spec, key = "plan", asked_at = clock.now(),
+    run = { app = request.app, row = row }, progress = function() end }
+  local lines, undos = json.array {}, json.array {}
+  local w = Run.start_worker(d, row, bundle.files)
+  local guard <close> = setmetatable({}, { __close = function() w:kill() end })
+  while true do
+    local message = w:recv(10000)
+    if not message then err.raise("worker_died", "the recipe's worker ended while planning") end
+    if message.type == "failed" then error(task.error(message.error), 0) end
+    if message.type ~= "parked" then break end
+    for _, asked in ipairs(message.effects) do
+      local ok, value = pcall(plan_answer, ctx, asked, lines, undos)
+      w:send { type = "answer", n = asked.n, ok = ok, value = ok and value or nil,
+        error = not ok and err.from(value) or nil }
+    end
+  end
+  return { recipe = bundle.name, app_name = request.app.name, lines = lines, undos = undos,
+    changes = self:changes(request) }
+end
+
+local function add_change(list, field, from, to)
+  local a, b = from ~= nil and json.encode(from) or nil, to ~= nil and json.encode(to) or nil
+  if a ~= b then list[#list + 1] = { field = field, from = from, to = to } end
+end
+
+-- What the new release would have that the live one has not.
+function Runs:changes(request)
+  local list = json.array {}
+  local live = self.d.releases:live(request.app)
+  local old = live and json.decode(live.config) or {}
+  local new = request.spec or old
+  local names = {}
+  for name in pairs(old) do names[name] = true end
+  for name in pairs(new) do names[name] = true end
+  local sorted = {}
+  for name in pairs(names) do sorted[#sorted + 1] = name end
+  table.sort(sorted)
+  if request.params.image then add_change(list, "image", live and live.image, request.params.image) end
+  for _, name in ipairs(sorted) do add_change(list, name, old[name], new[name]) end
+  return list
+end
+
+return Runs

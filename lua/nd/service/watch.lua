@@ -1,0 +1,204 @@
+-- Keeps the database true to Docker: by its events, and by looking at everything once a minute.
+--
+-- The reconciler starts what should run and doesn't, and removes only containers whose run this
+-- database knows to have ended. What it doesn't know it reports (`ndctl doctor`) and leaves alone:
+-- a restored or cloned host must not eat its own production.
+
+local clock = require "clock"
+local fs = require "fs"
+local json = require "json"
+local log = require "log"
+local task = require "task"
+local container = require "nd.service.container"
+local Health = require "nd.service.health"
+
+local EVERY_MS = 60 * 1000
+local RETRY_MS = 1000
+local READY_TRIES = 50   -- probes of a restarted instance before it gets traffic anyway
+
+local Watch = {}
+Watch.__index = Watch
+
+function Watch.new(d)
+  return setmetatable({ d = d, unknown = json.array {}, connected = false }, Watch)
+end
+
+local function instance_of(self, id)
+  return self.d.store:get([[SELECT instance.*, release.app, release.state AS release_state
+    FROM instance JOIN release ON release.id = instance.release WHERE container = ? AND gone_at IS NULL]], id)
+end
+
+-- ---- events ----
+
+local handlers = {}
+
+local function ended(self, row, event)
+  local d = self.d
+  local app = d.apps:by_id(row.app)
+  local code = tonumber(event.Actor.Attributes.exitCode)
+  d.store:commit {
+    { "UPDATE instance SET state = 'exited', exit_code = ? WHERE id = ? AND state <> 'gone'",
+      code or 0, row.id },
+    d.store:event("instance.died", row.app, nil, { name = row.name, exit_code = code }),
+    { "UPDATE app SET updated_at = ? WHERE id = ?", clock.now(), row.app },
+  }
+  if app.live ~= row.release or app.stopped == 1 then return end
+  d.releases:retarget(app)
+  d.guard:nudge(app, true)
+end
+
+handlers.die = ended
+
+-- A live instance that Docker restarted gets traffic once it answers.
+function handlers.start(self, row)
+  local d = self.d
+  if row.state == "running" then return end
+  local app = d.apps:by_id(row.app)
+  local release = d.releases:by_id(row.release)
+  if app.live == row.release then
+    local probe = Health.probe_of(release)
+    probe.timeout = 500
+    for _ = 1, READY_TRIES do
+      if d.health:probe(row, probe) then break end
+      task.sleep(100)
+    end
+  end
+  d.store:commit {
+    { "UPDATE instance SET state = 'running', started_at = ?, restarts = restarts + ? WHERE id = ? AND state <> 'gone'",
+      clock.now(), row.state == "exited" and 1 or 0, row.id },
+    d.store:event("instance.started", row.app, nil, { name = row.name }),
+  }
+  d.releases:retarget(app)
+end
+
+function Watch:on_event(event)
+  local handler = event.Type == "container" and handlers[event.Action]
+  if not handler then return end
+  local row = instance_of(self, event.Actor.ID)
+  if not row then return end
+  task.spawn("event " .. event.Action, function()
+    local ok, e = pcall(handler, self, row, event)
+    if not ok and e.code ~= "cancelled" then log.warn(("Docker's event %s of %s: %s"):format(event.Action, row.name, tostring(e))) end
+  end)
+end
+
+-- Subscribes first, then looks at everything, so that nothing falls between.
+function Watch:follow()
+  local stream <close> = self.d.docker:events { filters = {
+    type = json.array { "container" },
+    label = json.array { "nextdeploy.instance=" .. self.d.store.instance },
+  } }
+  self.connected = true
+  local again = task.spawn("reconcile", function() self:reconcile() end)
+  while true do
+    local event = stream:recv()
+    if not event then break end
+    self:on_event(event)
+  end
+  again:wait()
+end
+
+function Watch:start()
+  self.follower = task.spawn("watch Docker", function()
+    while not self.d.stopping do
+      local ok, e = pcall(self.follow, self)
+      if self.connected then log.warn("Docker's events stopped" .. (ok and "" or ": " .. tostring(e))) end
+      if not ok and e.code == "cancelled" then return end
+      self.connected = false
+      task.sleep(RETRY_MS)
+    end
+  end)
+  self.ticker = task.spawn("reconcile", function()
+    while true do
+      task.sleep(EVERY_MS)
+      if self.connected then pcall(self.reconcile, self) end
+      self.d.store:trim_events()
+    end
+  end)
+end
+
+-- ---- looking at everything ----
+
+function Watch:reconcile()
+  local d = self.d
+  local ok, e = pcall(function()
+    local found = {}
+    for _, c in ipairs(d.docker:list { all = true,
+      labels = { ["nextdeploy.instance"] = d.store.instance } }) do
+      found[c.Id] = c
+    end
+    self:match_rows(found)
+    self:judge_strangers(found)
+    self:sweep_secrets()
+  end)
+  if not ok and e.code ~= "cancelled" then log.warn("reconciling: " .. tostring(e)) end
+  d.reconciled = ok and clock.now() or d.reconciled
+end
+
+-- Every instance row against its container.
+function Watch:match_rows(found)
+  local d = self.d
+  for _, row in ipairs(d.store:all([[SELECT instance.*, release.app, release.state AS release_state,
+    app.live, app.stopped, run.state AS run_state FROM instance
+    JOIN release ON release.id = instance.release JOIN app ON app.id = release.app
+    LEFT JOIN run ON run.app = app.id AND run.state IN ('running', 'sleeping', 'rolling_back')
+    WHERE gone_at IS NULL]])) do
+    local c = row.container and found[row.container]
+    if c then c.known = true end
+    local running = c and c.State == "running"
+    if row.live == row.release and row.stopped == 0 and not running and not row.run_state then
+      self:heal(row)
+    elseif (row.state == "running") ~= (running or false) and not row.run_state then
+      d.store:post {
+        { "UPDATE instance SET state = ? WHERE id = ?", running and "running" or "exited", row.id } }
+    end
+  end
+end
+
+-- Starts an instance of a live release that should run.
+function Watch:heal(row)
+  local d = self.d
+  local app, release = d.apps:by_id(row.app), d.releases:by_id(row.release)
+  log.info(("starting %s, which should run"):format(row.name))
+  local ok, e = pcall(function()
+    d.releases:wake(app, release)
+    d.releases:set_restart(release, "unless-stopped")
+    d.releases:retarget(app)
+  end)
+  if not ok then log.error(("can't start %s: %s"):format(row.name, tostring(e))) end
+end
+
+-- Containers with our label and no row.
+function Watch:judge_strangers(found)
+  local d, unknown = self.d, json.array {}
+  for id, c in pairs(found) do
+    local run = c.Labels["nextdeploy.run"]
+    local row = not c.known and d.store:get("SELECT state FROM run WHERE id = ?", run or "")
+    local instance = not c.known and d.store:get(
+      "SELECT 1 AS one FROM instance WHERE gone_at IS NULL AND (container = ? OR name = ?)", id,
+      c.Names[1]:gsub("^/", ""))
+    if c.known or instance then
+      -- ours, and accounted for
+    elseif row and (row.state == "done" or row.state == "failed" or row.state == "cancelled")
+      and not d.store.cloned then
+      log.info(("removing %s: its run %s has ended"):format(c.Names[1], run))
+      pcall(d.docker.remove, d.docker, id, { force = true, volumes = true })
+    elseif not row then
+      unknown[#unknown + 1] = { id = id, name = c.Names[1], run = run }
+    end
+  end
+  self.unknown = unknown
+end
+
+-- Directories of secrets that belong to no instance.
+function Watch:sweep_secrets()
+  local d = self.d
+  for _, name in ipairs(fs.exists(d.options.run_dir .. "/secrets")
+    and fs.list(d.options.run_dir .. "/secrets") or {}) do
+    if not d.store:get("SELECT 1 AS one FROM instance WHERE name = ? AND gone_at IS NULL", name) then
+      container.drop_secrets(d, name)
+    end
+  end
+end
+
+return Watch
