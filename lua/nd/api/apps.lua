@@ -1,0 +1,53 @@
+-- Apps: all of them, one with its releases, and destroying one.
+
+local clock = require "clock"
+local json = require "json"
+local s = require "nd.api.schema"
+
+local key = { project = s.text, environment = s.text }
+
+local function list(c) return c.d.apps:list(c.query) end
+
+local function release_of(row)
+  local config = json.decode(row.config)
+  return {
+    number = row.number, state = row.state, image = row.image, digest = row.image_id,
+    run_id = row.run, created_at = clock.format(row.created_at),
+    live_at = row.live_at and clock.format(row.live_at), env = config.env, port = config.port,
+    keep_until = row.keep_until and clock.format(row.keep_until),
+    drain = row.drained and json.decode(row.drained),
+  }
+end
+
+local function find(c)
+  return c.d.apps:get { app = c.path.app, project = c.query.project, environment = c.query.environment }
+end
+
+local function show(c)
+  local app = find(c)
+  local status = c.d.apps:status(app)
+  status.releases = json.array {}
+  for i, row in ipairs(c.d.store:all(
+    "SELECT * FROM release WHERE app = ? ORDER BY number DESC LIMIT 50", app.id)) do
+    status.releases[i] = release_of(row)
+  end
+  return status
+end
+
+local function destroy(c)
+  local app = find(c)
+  c.d.runs:conflict(app)
+  c.d.guard:leave(app)
+  c.d.apps:destroy(app)
+  return { app_name = app.name }, "App destroyed"
+end
+
+return {
+  { method = "GET", path = "/apps", id = "listApps", permission = "read", query = key,
+    summary = "All apps.", payload = s.list(s.ref "AppStatus"), handler = list },
+  { method = "GET", path = "/apps/{app}", id = "showApp", permission = "read", query = key,
+    summary = "One app with its releases.", payload = s.ref "AppStatus", handler = show },
+  { method = "DELETE", path = "/apps/{app}", id = "destroyApp", permission = "admin", query = key,
+    summary = "Removes an app, its containers, network, address and host names. Volumes stay.",
+    payload = s.object { app_name = s.text }, handler = destroy },
+}

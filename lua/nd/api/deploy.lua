@@ -1,0 +1,157 @@
+-- The seeds' routes: deploy, status, stop, restart, swap; and rollback.
+
+local json = require "json"
+local err = require "nd.error"
+local s = require "nd.api.schema"
+local config = require "nd.service.app_config"
+
+local strategies = { ["blue-green"] = "bluegreen", blue_green = "bluegreen" }
+
+local app_fields = {
+  app_name = s.app_name, project = s.text, environment = s.text,
+}
+
+local function with(fields, more)
+  local out = {}
+  for name, schema in pairs(fields) do out[name] = schema end
+  for name, schema in pairs(more) do out[name] = schema end
+  return out
+end
+
+local deploy_body = s.closed(with(app_fields, {
+  image = s.text, env = { type = "object" }, port = s.integer, domain = s.text,
+  proxy_type = s.text, tls = s.text, strategy = s.text, health_check = s.any, health = s.any,
+  replicas = s.integer, command = s.list(s.text), user = s.text, memory = s.any, cpu = { type = "number" },
+  grace = s.any, go_back = s.boolean, volumes = s.list(s.any), routes = s.list(s.any),
+  params = { type = "object" }, secrets = s.list(s.text),
+}), { "app_name", "image" })
+
+local one_app = s.closed(app_fields, { "app_name" })
+
+-- A volume has one writer unless it says `shared`.
+local function choose_strategy(body, spec)
+  local name = strategies[body.strategy] or body.strategy
+  local exclusive
+  for _, volume in ipairs(spec.volumes or {}) do
+    if not volume.shared then exclusive = exclusive or volume.name end
+  end
+  if exclusive and name == "bluegreen" then
+    err.raise("bad_request", ("the volume '%s' has one writer, and bluegreen would run two"):format(exclusive),
+      "deploy with --strategy recreate, or mark the volume `shared = true` if the app can share it")
+  end
+  return name or exclusive and "recreate" or "bluegreen"
+end
+
+local function check_secrets(body)
+  if body.secrets and #body.secrets > 0 then
+    err.raise("bad_request", "secrets are not stored by this release yet",
+      "leave `secrets` out; `env` is plain and visible in docker inspect")
+  end
+end
+
+local function request_of(c)
+  local body, d = c.body, c.d
+  check_secrets(body)
+  config.merge({}, body) -- refuses bad fields before an app row is made
+  local app = d.apps:ensure(body)
+  local spec = d.apps:spec(app, body)
+  d.apps:check_routes(app, spec)
+  local params = body.params or {}
+  params.app, params.image = app.name, body.image
+  return { app = app, recipe = choose_strategy(body, spec), params = params, spec = spec,
+    owner = c.user.name }
+end
+
+-- Waits for a run; raises its error with the app's status as the payload when it failed.
+local function wait_for(c, run, message)
+  local d = c.d
+  local row = d.runs:wait(run)
+  local status = d.apps:status(run.app)
+  status.run_id = row.id
+  if row.state == "done" then return status, message end
+  local e = json.decode(row.error or row.reason)
+  local failed = err.new(e.code, e.message, e.hint, { app = status, run_id = row.id, error = e.data })
+  error(failed, 0)
+end
+
+local function begun(c, run, message)
+  if c.query.wait then return wait_for(c, run, message) end
+  local status = c.d.apps:status(run.app)
+  status.run_id = run.row.id
+  return status, message, 202
+end
+
+local wait_query = { wait = s.boolean, plan = s.boolean }
+
+local function start(c, request, message)
+  if c.query.plan then return c.d.runs:plan(request), "this is what would be done" end
+  return begun(c, c.d.runs:start(request), message)
+end
+
+local function deploy(c) return start(c, request_of(c), "Deployment started") end
+
+local function status(c)
+  if not c.query.app then return c.d.apps:list(c.query), "all apps" end
+  return c.d.apps:status(c.d.apps:get(c.query)), "App status fetched"
+end
+
+local function live_run(c, app) c.d.runs:conflict(app) end
+
+local function stop(c)
+  local app = c.d.apps:get(c.body)
+  live_run(c, app)
+  c.d.releases:user_stop(app)
+  return c.d.apps:status(app), "App stopped"
+end
+
+local function restart(c)
+  local app = c.d.apps:get(c.body)
+  live_run(c, app)
+  local release = c.d.releases:live(app)
+  if release and app.stopped == 0 then c.d.releases:user_stop(app) end
+  c.d.releases:user_start(app)
+  return c.d.apps:status(app), "App restarted"
+end
+
+local function back(c, app, to)
+  return { app = app, recipe = "rollback", owner = c.user.name, params = { app = app.name, to = to } }
+end
+
+local function swap(c)
+  local app = c.d.apps:get(c.body)
+  if not c.body.image then return start(c, back(c, app), "Swap started") end
+  local spec = c.d.apps:spec(app, {})
+  return start(c, { app = app, recipe = choose_strategy({}, spec), spec = spec, owner = c.user.name,
+    params = { app = app.name, image = c.body.image } }, "Swap started")
+end
+
+local function rollback(c)
+  local app = c.d.apps:get(c.body)
+  if c.body.to then c.d.releases:get(app, c.body.to) end
+  return start(c, back(c, app, c.body.to), "Rollback started")
+end
+
+local app_or_plan = { oneOf = json.array { s.ref "AppStatus", s.ref "Plan" } }
+
+return {
+  { method = "POST", path = "/deploy", id = "deploy", permission = "deploy", query = wait_query,
+    summary = "Deploys an image by a strategy; with plan=true only says what it would do.",
+    body = deploy_body, payload = app_or_plan, status = { 200, 202 }, handler = deploy },
+  { method = "GET", path = "/status", id = "status", permission = "read",
+    query = { app = s.text, project = s.text, environment = s.text },
+    summary = "What an app is right now; without `app`, all apps.",
+    payload = { oneOf = json.array { s.ref "AppStatus", s.list(s.ref "AppStatus") } }, handler = status },
+  { method = "POST", path = "/stop", id = "stop", permission = "deploy", body = one_app,
+    summary = "Takes an app out of service: drain, SIGTERM, grace, SIGKILL.",
+    payload = s.ref "AppStatus", handler = stop },
+  { method = "POST", path = "/restart", id = "restart", permission = "deploy", body = one_app,
+    summary = "Stops the live release and starts it again.", payload = s.ref "AppStatus", handler = restart },
+  { method = "POST", path = "/swap", id = "swap", permission = "deploy", query = wait_query,
+    summary = "Blue-green to an image; without one, back to the kept release.",
+    body = s.closed(with(app_fields, { image = s.text }), { "app_name" }),
+    payload = app_or_plan, status = { 200, 202 }, handler = swap },
+  { method = "POST", path = "/rollback", id = "rollback", permission = "deploy", query = wait_query,
+    summary = "Back to the last good release, or to release `to`.",
+    body = s.closed(with(app_fields, { to = s.integer }), { "app_name" }),
+    payload = app_or_plan, status = { 200, 202 }, handler = rollback },
+}

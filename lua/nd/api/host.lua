@@ -1,0 +1,52 @@
+-- The host and the daemon itself: health, metrics, doctor.
+
+local clock = require "clock"
+local json = require "json"
+local proc = require "proc"
+local s = require "nd.api.schema"
+
+local function healthz(c)
+  local d = c.d
+  return { version = d.version, instance = d.store.instance,
+    uptime_ms = clock.monotonic() - d.started }
+end
+
+local function metrics(c)
+  local o = c.d.options
+  return proc.host { proc_root = o.proc_root, sys_root = o.sys_root, path = o.state_dir }, "System metrics"
+end
+
+local function add(list, name, ok, message, hint)
+  list[#list + 1] = { name = name, ok = ok, message = message, hint = not ok and hint or nil }
+end
+
+local function doctor(c)
+  local d = c.d
+  local list = json.array {}
+  local ok, version = pcall(d.docker.version, d.docker)
+  add(list, "docker", ok, ok and ("Docker %s, API %s"):format(version.server, version.api)
+    or version.message, not ok and version.hint)
+  for _, checks in ipairs { d.network:check(), d.proxy:check() } do
+    for _, check in ipairs(checks) do list[#list + 1] = check end
+  end
+  add(list, "orphans", #d.watch.unknown == 0, ("%d containers of unknown runs"):format(#d.watch.unknown),
+    "they carry our label, but this database does not know their run; look at them before removing any")
+  add(list, "machine", not d.store.cloned, d.store.cloned and "this database was made on another machine"
+    or "this database belongs to this machine", "nothing unknown is removed here")
+  local live = 0
+  for _ in pairs(d.runs.live) do live = live + 1 end
+  return { checks = list, unknown = d.watch.unknown, live_runs = live, database_bytes = d.store:size(),
+    instance = d.store.instance, version = d.version }
+end
+
+return {
+  { method = "GET", path = "/healthz", id = "healthz", permission = "none",
+    summary = "The daemon answers.", payload = s.ref "Health", handler = healthz },
+  { method = "GET", path = "/metrics", id = "metrics", permission = "read",
+    query = { format = { type = "string", enum = json.array { "json" } } },
+    summary = "CPU, memory and disk in per cent, and uptime.", payload = s.ref "SystemMetrics",
+    handler = metrics },
+  { method = "GET", path = "/doctor", id = "doctor", permission = "read",
+    summary = "Checks of the host, Docker, rules, proxy and journal.",
+    payload = s.object({ checks = s.list(s.ref "Check") }, { "checks" }), handler = doctor },
+}

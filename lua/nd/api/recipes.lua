@@ -1,0 +1,22 @@
+-- Recipes: listed, shown, checked.
+
+local s = require "nd.api.schema"
+
+return {
+  { method = "GET", path = "/recipes", id = "listRecipes", permission = "read",
+    summary = "Every recipe that can be run by name.", payload = s.list(s.ref "Recipe"),
+    handler = function(c) return c.d.recipes:list() end },
+  { method = "GET", path = "/recipes/{name}", id = "showRecipe", permission = "read",
+    summary = "One recipe: parameters, README, source.", payload = s.ref "Recipe",
+    handler = function(c) return c.d.recipes:show(c.path.name) end },
+  { method = "POST", path = "/recipes/check", id = "checkRecipe", permission = "read",
+    summary = "Loads a recipe in a worker and says what is wrong with it, or what it takes.",
+    body = s.closed({ name = s.text, files = { type = "object" } }, { "files" }),
+    payload = s.ref "Recipe",
+    handler = function(c)
+      local bundle = c.d.recipes:bundle { name = c.body.name or "recipe", files = c.body.files }
+      local header = c.d.recipes:header(bundle)
+      return { name = bundle.name, summary = header.summary, params = header.params,
+        needs = header.needs }, "the recipe loads"
+    end },
+}

@@ -1,0 +1,154 @@
+-- The daemon: its parts put together, started in order and stopped in order.
+--
+-- `d` is what every part gets: options, store, docker, network, proxy, and the services. It holds
+-- no truth of its own; after a crash all of it is made again from the database.
+
+local clock = require "clock"
+local docker = require "docker"
+local fs = require "fs"
+local json = require "json"
+local log = require "log"
+local server = require "server"
+local task = require "task"
+local api = require "nd.api"
+local config = require "nd.config"
+local network = require "nd.service.network"
+local proxy = require "nd.service.proxy"
+local Store = require "nd.store"
+
+local GRACE_MS = 2000
+
+local M = {}
+local d -- the one daemon of this process; for `stop`
+
+-- Secrets live in memory only: a tmpfs of our own, whatever run_dir is on.
+local function prepare_dirs(o)
+  fs.mkdir(o.state_dir, 448) -- 0700
+  fs.mkdir(o.run_dir, 493)   -- 0755
+  fs.mkdir(o.run_dir .. "/secrets", 493)
+  fs.mount_tmpfs(o.run_dir .. "/secrets")
+end
+
+local function network_store(store)
+  return {
+    all = function(_, kind)
+      local out = {}
+      for _, row in ipairs(store:all("SELECT key, row FROM network WHERE kind = ?", kind)) do
+        out[row.key] = json.decode(row.row)
+      end
+      return out
+    end,
+    put = function(_, kind, key, row)
+      if not row then
+        store:commit { { "DELETE FROM network WHERE kind = ? AND key = ?", kind, key } }
+      else
+        store:commit { { [[INSERT INTO network (kind, key, row) VALUES (?, ?, ?)
+          ON CONFLICT (kind, key) DO UPDATE SET row = excluded.row]], kind, key, json.encode(row) } }
+      end
+    end,
+  }
+end
+
+local function on_event(kind, data)
+  d.store:post { d.store:event(kind, nil, nil, data) }
+end
+
+local function build(o, programs)
+  d.docker = docker.connect { socket = o.docker_host:gsub("^unix://", "") }
+  d.network = network.new {
+    instance = d.store.instance, cidr = o.service_cidr, state_dir = o.state_dir, docker = d.docker,
+    store = network_store(d.store), on_event = on_event,
+  }
+  d.proxy = proxy.new {
+    instance = d.store.instance, state_dir = o.state_dir, run_dir = o.run_dir,
+    http_port = o.http_port, https_port = o.https_port, on_event = on_event,
+  }
+  d.worker_options = { path = programs .. "/nd-worker" }
+  for name, module in pairs {
+    apps = "app", releases = "release", recipes = "recipe", runs = "runs", health = "health",
+    drain = "drain", guard = "guard", watch = "watch",
+  } do
+    d[name] = require("nd.service." .. module).new(d)
+  end
+end
+
+function M.registry_auth() end -- credentials come with `ndctl registry login`
+
+local function listen(o)
+  local handler = api.handler(d)
+  d.doors = {
+    server.listen({ unix = o.socket, mode = 432, group = "nextdeploy" }, handler), -- 0660
+    server.listen({ address = o.address, port = o.tcp_port, test = o.test_endpoints }, handler),
+  }
+end
+
+-- What serves is brought back first, then what was under way.
+local function recover()
+  local ok, e = pcall(d.network.start, d.network)
+  if not ok then
+    log.error("the network is not set up: " .. tostring(e))
+    d.network_problem = e
+  end
+  local routes = {}
+  for _, r in ipairs(d.store:all(
+    "SELECT domain, tls, app.* FROM route JOIN app ON app.id = route.app")) do
+    local service = d.network:find_service(d.apps.service(r))
+    if service then routes[r.domain] = { at = service.at, tls = r.tls } end
+  end
+  d.proxy:set_all(routes)
+  d.proxy:start()
+  d.watch:start()
+  d.runs:resume()
+  d.drain:resume()
+  d.guard:resume()
+end
+
+local function serve(o, programs)
+  d = { options = o, version = M.version, started = clock.monotonic(), stop_signal = task.signal(),
+    registry_auth = M.registry_auth }
+  prepare_dirs(o)
+  local lock <close> = fs.lock(o.state_dir .. "/lock") -- luacheck: ignore
+  o.init_path = programs .. "/nd-init"
+  d.store = Store.open(o.state_dir, fs.machine_id())
+  build(o, programs)
+  listen(o)
+  log.info(("nextdeployd %s, instance %s, on %s and %s"):format(M.version, d.store.instance, o.socket, o.listen))
+  recover()
+  log.info(("ready after %d ms"):format(clock.monotonic() - d.started))
+  if not d.stopping then d.stop_signal:wait() end
+  for _, door in ipairs(d.doors) do door:close(GRACE_MS) end
+  d.network:flush()
+  d.network:stop()
+  d.store:close()
+  log.info("stopped; what serves goes on serving")
+end
+
+-- argv, directory of the programs, version -> exit status
+function M.run(argv, programs, version)
+  M.version = version
+  local ok, o = pcall(config.load, argv)
+  if not ok then
+    io.stderr:write("nextdeployd: ", o.message or tostring(o), "\n", o.hint and "  " .. o.hint .. "\n" or "")
+    return 2
+  end
+  if o.help then print(config.help()) return 0 end
+  if o.version then print("nextdeployd " .. version) return 0 end
+  log.setup(o.log_format, o.log_level)
+  local action = serve
+  if o.restore_network then action = require("nd.service.network_restore").restore end
+  if o.remove_network then action = require("nd.service.network_restore").remove end
+  local done, e = pcall(action, o, programs)
+  if done then return 0 end
+  log.error(tostring(e.message or e) .. (e.hint and " - " .. e.hint or ""))
+  if e.traceback then log.error(e.traceback) end
+  return 1
+end
+
+-- SIGTERM: live runs stay in the journal and go on at the next start.
+function M.stop()
+  if not d or d.stopping then return end
+  d.stopping = true
+  d.stop_signal:notify()
+end
+
+return M
