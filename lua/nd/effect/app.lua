@@ -27,6 +27,10 @@ M["app.live"] = read(function(app) return "look up what is live of " .. app end,
   function(ctx) return handle_or_null(ctx, releases(ctx):live(ctx.app)) end)
 M["app.live"].args = { app_arg }
 
+M["app.previous"] = read(function(app) return "look up the last good release of " .. app end,
+  function(ctx) return handle_or_null(ctx, releases(ctx):previous(ctx.app)) end)
+M["app.previous"].args = { app_arg }
+
 -- A release by its number; without one, the last good one before the live.
 M["app.release"] = read(
   function(app, n) return n and ("look up release %d of %s"):format(n, app) or "look up the last good release of " .. app end,
@@ -63,26 +67,26 @@ M["app.start"] = {
 
 -- Makes an older release run again: its kept container, else a new one from its image.
 M["app.activate"] = {
-  version = 1, class = "act", capability = "app", args = { app_arg, release_arg },
-  label = function(_, release) return "bring back " .. number(release) end,
-  act = function(ctx, _, handle)
+  version = 1, class = "act", capability = "app", args = { release_arg },
+  label = function(release) return "bring back " .. number(release) end,
+  act = function(ctx, handle)
     return releases(ctx):activate(ctx, releases(ctx):get(ctx.app, handle.release))
   end,
-  clean = function(ctx, _, handle)
+  clean = function(ctx, handle)
     releases(ctx):deactivate(ctx.app, releases(ctx):get(ctx.app, handle.release))
   end,
-  undo = function(args, result)
+  undo = function(_, result)
     if result.state == "live" then return nil end
-    return { effect = "app.deactivate", args = { args[1], { release = result.release } },
+    return { effect = "app.deactivate", args = { { release = result.release } },
       label = ("put release %d back to rest"):format(result.release) }
   end,
-  plan = function(_, _, handle) return handle end,
+  plan = function(_, handle) return handle end,
 }
 
 M["app.deactivate"] = {
-  version = 1, class = "act", capability = "app", args = { app_arg, release_arg },
-  label = function(_, release) return "put " .. number(release) .. " back to rest" end,
-  act = function(ctx, _, handle)
+  version = 1, class = "act", capability = "app", args = { release_arg },
+  label = function(release) return "put " .. number(release) .. " back to rest" end,
+  act = function(ctx, handle)
     releases(ctx):deactivate(ctx.app, releases(ctx):get(ctx.app, handle.release))
   end,
   plan = function() end,

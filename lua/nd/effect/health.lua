@@ -2,7 +2,6 @@
 -- `settle`. What a probe is, is in service/health.lua and recipes/healthcheck/README.md.
 
 local duration = require "nd.duration"
-local err = require "nd.error"
 
 local function wait(ctx, handle, health, settle)
   local release = ctx.d.releases:get(ctx.app, handle.release)
@@ -36,14 +35,5 @@ return {
       return { healthy = ok, reason = why }
     end,
     plan = function() return { healthy = true } end,
-  },
-
-  -- fail(message, hint): the recipe's own verdict.
-  ["fail"] = {
-    version = 1, class = "read", capability = "app",
-    args = { { "message", "text" }, { "hint", "text", "optional" } },
-    label = function(message) return "give up: " .. message end,
-    act = function(_, message, hint) err.raise("recipe_failed", message, hint) end,
-    plan = function() end,
   },
 }

@@ -6,33 +6,35 @@ local json = require "json"
 return {
   -- Interrupts what these tasks and those below them have in flight; each is answered first.
   ["task.cancel"] = {
-    version = 1, class = "read", capability = "time", args = { { "tasks", "table" } },
+    version = 1, class = "read", capability = "time", args = { { "selection", "table" } },
     label = function() return "cancel the other branches" end,
-    act = function(ctx, roots) ctx.run:interrupt(roots, ctx.n) end,
+    act = function(ctx, selection) ctx.run:interrupt(selection.tasks, ctx.n) end,
     plan = function() end,
   },
 
   -- Runs the undos of a branch that lost.
   ["task.rollback"] = {
-    version = 1, class = "act", capability = "time", args = { { "tasks", "table" } },
+    version = 1, class = "act", capability = "time", args = { { "selection", "table" } },
     label = function() return "undo the other branches" end,
-    act = function(ctx, roots) ctx.run:undo(roots) end,
+    act = function(ctx, selection) ctx.run:undo(selection.tasks) end,
     plan = function() end,
   },
 
-  -- undo(label, effect, args...): what a rollback is to run, as data.
+  -- undo(label, effect, args...): what a rollback is to run, as data. It takes the place of an
+  -- earlier undo with this label; without an effect, that one is only dropped.
   ["undo.set"] = {
     version = 1, class = "read", capability = "time",
-    args = { { "label", "text" }, { "effect", "text" }, { "args", "table" } },
+    args = { { "label", "text" }, { "effect", "text", "optional" }, { "args", "table", "optional" } },
     label = function(label) return "undo: " .. label end,
-    act = function(_, _, effect)
-      if not require("nd.effect").find(effect) then
+    act = function(ctx, label, effect)
+      if effect and not require("nd.effect").find(effect) then
         err.raise("unknown_effect", ("undo: there is no effect '%s'"):format(effect))
       end
+      ctx.run:drop_undo(label)
       return true
     end,
     undo = function(args)
-      return { effect = args[2], args = json.array(args[3]), label = args[1] }
+      return args[2] and { effect = args[2], args = json.array(args[3] or {}), label = args[1] }
     end,
     plan = function() return true end,
   },

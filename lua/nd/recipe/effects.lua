@@ -19,16 +19,16 @@ return {
   -- apps and their releases
   { "app.live", 1, "read", { "app" } },
   { "app.previous", 1, "read", { "app" } },
-  { "app.release", 1, "read", { "app", "number" } },
+  { "app.release", 1, "read", { "app", "number?" } },
   { "app.start", 1, "act", { "app", "image", { "options?", { grace = "duration" } } } },
   { "app.activate", 1, "act", { "release" } },
   { "app.switch", 1, "act", { "app", "release" } },
-  { "app.retire", 1, "act", { "release", { "options?", retire_options } } },
-  { "app.stop", 1, "act", { "release", { "options?", stop_options } } },
+  { "app.retire", 1, "act", { "release?", { "options?", retire_options } } },
+  { "app.stop", 1, "act", { "release?", { "options?", stop_options } } },
   { "app.remove", 1, "act", { "release" } },
   -- images and containers
   { "docker.pull", 1, "act", { "image" } },
-  { "docker.inspect", 1, "read", { "release" } },
+  { "docker.inspect", 1, "read", { "image" } },
   -- health
   { "health.wait", 1, "read", { "release", { "health?", "health" }, { "settle?", "duration" } } },
   { "health.check", 1, "read", { "release", { "health?", "health" } } },

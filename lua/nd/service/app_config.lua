@@ -9,6 +9,7 @@
 local err = require "nd.error"
 local json = require "json"
 local duration = require "nd.duration"
+local health = require "nd.recipe.health"
 
 local M = {}
 
@@ -78,36 +79,10 @@ local function size(field, value)
   return bytes
 end
 
-local health_fields = {
-  path = function(v)
-    if type(v) ~= "string" or not v:match "^/[^%c ]*$" then bad("health.path", v, "must begin with /") end
-    return v
-  end,
-  port = M.port,
-  status = function(v) return M.port(v, "health.status") end,
-  body = function(v) return text("health.body", v) end,
-  tcp = function(v) return v == true end,
-  command = function(v) return list_of_text("health.command", v) end,
-  interval = function(v) return duration.ms("health.interval", v) end,
-  timeout = function(v) return duration.ms("health.timeout", v) end,
-  deadline = function(v) return duration.ms("health.deadline", v) end,
-  grace = function(v) return duration.ms("health.grace", v) end,
-  successes = function(v) return M.port(v, "health.successes") end,
-  failures = function(v) return M.port(v, "health.failures") end,
-}
-
+-- Complete, with every default; durations in ms.
 function M.health(value)
-  if type(value) == "string" then value = { path = value } end
-  if type(value) ~= "table" then bad("health_check", value, "must be a path or an object") end
-  local out, known = {}, {}
-  for name in pairs(health_fields) do known[#known + 1] = name end
-  for name, v in pairs(value) do
-    if not health_fields[name] then
-      local near = err.nearest(name, known)
-      bad("health_check", name, "has no such field", near and ("did you mean %s?"):format(near))
-    end
-    out[name] = health_fields[name](v)
-  end
+  local out, why = health.for_effect(value)
+  if not out then err.raise("bad_request", "health_check: must be " .. why) end
   return out
 end
 
@@ -194,7 +169,7 @@ function M.merge(base, request)
   out.replicas = out.replicas or 1
   out.env = out.env or {}
   out.routes = out.routes or json.array {}
-  out.health = out.health or { path = "/" }
+  out.health = out.health or M.health "/"
   return out
 end
 

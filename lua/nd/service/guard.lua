@@ -12,6 +12,7 @@ local Health = require "nd.service.health"
 
 local EAGER_MS = 500     -- between probes while there is a predecessor to go back to
 local USUAL_MS = 10000
+local FAILURES = 3        -- in a row: unhealthy
 
 local Guard = {}
 Guard.__index = Guard
@@ -58,13 +59,13 @@ function Guard:look(app, w)
   local release = self.d.releases:by_id(w.release)
   local probe = Health.probe_of(release)
   probe.timeout = math.min(probe.timeout, 2000)
-  local ok, why = self.d.health:check(release, { timeout = probe.timeout })
+  local ok, why = self.d.health:check(release, probe)
   if ok and not w.died then
     w.failures = 0
     return
   end
   w.failures = w.failures + 1
-  if not w.died and w.failures < probe.failures then return end
+  if not w.died and w.failures < FAILURES then return end
   why = why or "an instance died"
   w.died = nil
   self:failed(app, release, w, why)

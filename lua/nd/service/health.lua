@@ -1,9 +1,9 @@
 -- Probes: is this instance able to serve?
 --
--- A probe is {path, port, status, body} for HTTP (GET, 200-399 or `status`, body contains `body`),
--- {tcp = true} (something accepts), or {command = {...}} (run in the container through nd-init,
--- status 0). Times in ms: interval 1000, timeout 5000, deadline 60000, grace 0 (failures before it
--- don't count); successes 1, failures 3 in a row. Probes go straight to the container's address.
+-- A probe is {path, port, status, body, host} for HTTP (GET; 200-399 or `status`; the body contains
+-- `body`), {tcp = true} (something accepts), or {command = {...}} (run in the container through
+-- nd-init, status 0); its fields and defaults are in lua/nd/recipe/health.lua. Times are ms here.
+-- Probes go straight to the container's address.
 --
 -- While a release has never answered, refused connections are tried again after 20 ms, then ever
 -- more slowly up to the interval, so that an app that is ready at once is seen at once.
@@ -26,27 +26,37 @@ Health.__index = Health
 
 function Health.new(d) return setmetatable({ d = d }, Health) end
 
--- The release's own probe with what the caller overrides, and the defaults.
-function Health.probe_of(release, override)
+-- What the caller asks for, or else the release's own probe.
+function Health.probe_of(release, asked)
   local config = json.decode(release.config)
-  local probe = { interval = 1000, timeout = 5000, deadline = 60000, grace = 0, successes = 1,
-    failures = 3, port = config.port }
-  for name, value in pairs(config.health or {}) do probe[name] = value end
-  for name, value in pairs(override or {}) do probe[name] = value end
-  if not probe.tcp and not probe.command then probe.path = probe.path or "/" end
+  local probe = {}
+  for name, value in pairs(asked or config.health) do probe[name] = value end
+  probe.port = probe.port or config.port
   return probe
+end
+
+-- status: nil (200-399), 204, "200-299" or a list of these
+local function status_is_good(want, status)
+  if want == nil then return status >= 200 and status < 400 end
+  if type(want) == "table" then
+    for _, one in ipairs(want) do
+      if status_is_good(one, status) then return true end
+    end
+    return false
+  end
+  local low, high = tostring(want):match "^(%d+)%-(%d+)$"
+  low = tonumber(low or want)
+  return status >= low and status <= (tonumber(high) or low)
 end
 
 local function probe_http(probe, address)
   local answer = http.request {
     url = ("http://%s:%d%s"):format(address, probe.port, probe.path),
-    headers = { ["user-agent"] = "nextdeploy-probe", connection = "close" },
+    headers = { ["user-agent"] = "nextdeploy-probe", connection = "close", host = probe.host },
     timeout_ms = probe.timeout, connect_timeout_ms = math.min(probe.timeout, 2000),
     max_bytes = 1024 * 1024,
   }
-  local good = probe.status and answer.status == probe.status
-    or not probe.status and answer.status >= 200 and answer.status < 400
-  if not good then return false, ("answered %d"):format(answer.status) end
+  if not status_is_good(probe.status, answer.status) then return false, ("answered %d"):format(answer.status) end
   if probe.body and not answer.body:find(probe.body, 1, true) then
     return false, ("answered %d, but its body has no %q"):format(answer.status, probe.body)
   end

@@ -370,6 +370,16 @@ function Run:undo_one(e)
   end
 end
 
+-- Takes back what was to be undone under this label.
+function Run:drop_undo(label)
+  for _, e in pairs(self.effects) do
+    if e.undo and e.undone == 0 and e.undo.label == label then
+      e.undo = nil
+      self.d.store:post { { "UPDATE effect SET undo = NULL WHERE run = ? AND n = ?", self.row.id, e.n } }
+    end
+  end
+end
+
 -- Effects whose intent is journaled but that nobody acts on any more: made to have left nothing.
 function Run:settle()
   for _, e in pairs(self.effects) do

@@ -1,0 +1,21 @@
+-- Rollback: back to an older release, exactly as it was. A new run, not the end of an old one.
+
+return recipe {
+  summary = "Bring back the last good release (or the one named), and switch to it when it is healthy.",
+
+  params = {
+    app    = param.app { required = true, doc = "the app to roll back" },
+    to     = param.integer { doc = "number of the release; otherwise the last good one" },
+    health = param.health { doc = "when it is healthy; otherwise as that release says" },
+    drain  = param.duration { default = "30s", doc = "how long connections may take to end" },
+    keep   = param.duration { default = "5m", doc = "how long the release left behind is kept" },
+  },
+
+  run = function(p)
+    local bad  = app.live(p.app)
+    local good = app.activate(app.release(p.app, p.to)) -- its kept container, or one from its image
+    health.wait(good, p.health)
+    pivot(app.switch, p.app, good)
+    app.retire(bad, { drain = p.drain, keep = p.keep })
+  end,
+}
