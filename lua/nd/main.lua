@@ -26,7 +26,9 @@ local function prepare_dirs(o)
   fs.mkdir(o.state_dir, 448) -- 0700
   fs.mkdir(o.run_dir, 493)   -- 0755
   fs.mkdir(o.run_dir .. "/secrets", 493)
-  fs.mount_tmpfs(o.run_dir .. "/secrets")
+  if fs.stat(o.run_dir .. "/secrets").device == fs.stat(o.run_dir).device then
+    fs.mount_tmpfs(o.run_dir .. "/secrets", { mode = 493 })
+  end
 end
 
 local function network_store(store)

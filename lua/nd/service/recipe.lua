@@ -80,7 +80,7 @@ end
 
 -- A name or {name, files} -> bundle {name, hash, files}
 function Recipes:bundle(recipe)
-  local name, files = recipe, nil
+  local name, files = recipe, {}
   if type(recipe) == "table" then
     name, files = recipe.name or "recipe", recipe.files
     if type(files) ~= "table" or type(files["recipe.lua"]) ~= "string" then

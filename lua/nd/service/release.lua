@@ -249,8 +249,9 @@ function Releases:retire(app, release, options)
   end
   local drain, keep = options.drain or DRAIN_MS, options.keep or KEEP_MS
   d.store:commit {
-    { "UPDATE release SET state = CASE state WHEN 'kept' THEN 'kept' ELSE 'draining' END, drain_until = ?, keep_ms = ?, keep_until = CASE state WHEN 'kept' THEN ? ELSE NULL END WHERE id = ?",
-      clock.now() + drain, keep, clock.now() + keep, release.id } }
+    { [[UPDATE release SET state = CASE state WHEN 'kept' THEN 'kept' ELSE 'draining' END,
+      drain_until = ?, keep_ms = ?, keep_until = CASE state WHEN 'kept' THEN ? ELSE NULL END
+      WHERE id = ?]], clock.now() + drain, keep, clock.now() + keep, release.id } }
   d.drain:take(app, self:by_id(release.id))
   return { release = release.number, drain = drain, keep = keep }
 end
@@ -263,7 +264,7 @@ function Releases:retire_leftovers(app)
   end
 end
 
-function Releases:grace(release) return json.decode(release.config).grace or GRACE_MS end
+function Releases.grace(_, release) return json.decode(release.config).grace or GRACE_MS end
 
 -- SIGTERM, grace, SIGKILL; the containers stay.
 function Releases:stop_containers(release, grace_ms)

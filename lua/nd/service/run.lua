@@ -127,7 +127,7 @@ end
 -- "died", error? | "asleep", wake time.
 function Run:attend(w)
   self.worker, self.bursts, self.busy_since = w, 1, clock.monotonic()
-  local guard <close> = setmetatable({}, { __close = function()
+  local _ <close> = setmetatable({}, { __close = function()
     self.worker = nil
     w:kill()
   end })

@@ -203,7 +203,7 @@ function Runs:plan(request)
     run = { app = request.app, row = row }, progress = function() end }
   local lines, undos = json.array {}, json.array {}
   local w = Run.start_worker(d, row, bundle.files)
-  local guard <close> = setmetatable({}, { __close = function() w:kill() end })
+  local _ <close> = setmetatable({}, { __close = function() w:kill() end })
   while true do
     local message = w:recv(10000)
     if not message then err.raise("worker_died", "the recipe's worker ended while planning") end

@@ -173,18 +173,16 @@ function Watch:judge_strangers(found)
   local d, unknown = self.d, json.array {}
   for id, c in pairs(found) do
     local run = c.Labels["nextdeploy.run"]
-    local row = not c.known and d.store:get("SELECT state FROM run WHERE id = ?", run or "")
+    local row = not c.known and d.store:get("SELECT ended_at FROM run WHERE id = ?", run or "")
     local instance = not c.known and d.store:get(
       "SELECT 1 AS one FROM instance WHERE gone_at IS NULL AND (container = ? OR name = ?)", id,
       c.Names[1]:gsub("^/", ""))
-    if c.known or instance then
-      -- ours, and accounted for
-    elseif row and (row.state == "done" or row.state == "failed" or row.state == "cancelled")
-      and not d.store.cloned then
+    local stranger = not c.known and not instance
+    if stranger and not row then
+      unknown[#unknown + 1] = { id = id, name = c.Names[1], run = run }
+    elseif stranger and row.ended_at and not d.store.cloned then
       log.info(("removing %s: its run %s has ended"):format(c.Names[1], run))
       pcall(d.docker.remove, d.docker, id, { force = true, volumes = true })
-    elseif not row then
-      unknown[#unknown + 1] = { id = id, name = c.Names[1], run = run }
     end
   end
   self.unknown = unknown
