@@ -63,7 +63,9 @@ local function forward()
     routes = json.array { {
       match = json.array { { vars_regexp = { ["{http.matchers.file.relative}"] = {
         name = "up", pattern = "([0-9.]+:[0-9]+)$" } } } },
-      handle = json.array { {
+      handle = json.array { { -- takes out Caddy's own; the app's comes later and stays
+        handler = "headers", response = { delete = json.array { "Server" } },
+      }, {
         handler = "reverse_proxy",
         upstreams = json.array { { dial = "{http.regexp.up.1}" } },
         transport = { protocol = "http", keep_alive = { enabled = false },

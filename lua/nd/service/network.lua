@@ -48,6 +48,7 @@ local Network = {}
 Network.__index = Network
 
 local REST = 120 * 1000      -- ms; what conntrack keeps a closed connection for
+local CLAIM = 60 * 1000        -- ms; by then the container exists, or never will
 local CHECK_EVERY = 60 * 1000
 local LABEL = "nextdeploy.instance"
 
@@ -85,8 +86,9 @@ function network.new(o)
     on_event = o.on_event or function() end,
     services = {},   -- key -> {index, address, port, proto, comment, targets, freed_at?}
     bridges = {},    -- key -> {index, bridge, subnet, gateway, network, group, freed_at?}
+    sysctls = {},    -- name -> the value before ours, for down()
     last_used = {},  -- container address -> wall ms when it was last given out or freed
-    claimed = {},    -- container address -> true while its container is or will be there
+    claimed = {},    -- container address -> wall ms when it was given out, until freed
     free = task.signal(),
     dirty = task.signal(),
     written = task.signal(),
@@ -135,7 +137,7 @@ local function write_files(self)
   fs.mkdir(self.dir, 448) -- 0700
   fs.write(self.dir .. "/net.json", json.encode({
     version = 1, instance = self.layout.instance, cidr = self.layout.cidr,
-    backend = self.backend and self.backend.kind,
+    backend = self.backend and self.backend.kind, sysctls = self.sysctls,
     services = rows(self.services), bridges = rows(self.bridges),
   }, true) .. "\n", 384) -- 0600
   local m = model(self)
@@ -191,6 +193,7 @@ local function load(self)
     state = {} -- another instance or range: nothing of it is ours to apply
   end
   self.last_backend = state.backend
+  self.sysctls = state.sysctls or {}
   for name, kind in pairs { services = "service", bridges = "bridge" } do
     local map = self.store and self.store:all(kind) or {}
     for _, row in ipairs(state[name] or {}) do
@@ -214,11 +217,12 @@ end
 local function check_range(self)
   local layout = self.layout
   local saved = self.backend:save()
-  local rival = rules.rivals(layout, saved, address.overlap)[1]
-  if rival then
-    fail("range_overlap", "give this one another range with --service-cidr, or end the other one "
-      .. "and remove its rules", "the range %s is in use by the NextDeploy instance %s (%s)",
-      layout.cidr, rival.instance, rival.range)
+  for _, rival in ipairs(rules.others(layout, saved)) do
+    if address.overlap(rival.range, layout.cidr) then
+      fail("range_overlap", "give this one another range with --service-cidr, or end the other "
+        .. "one and remove its rules", "the range %s is in use by the NextDeploy instance %s (%s)",
+        layout.cidr, rival.instance, rival.range)
+    end
   end
   local ours = "nd" .. layout.instance .. "-"
   for line in iptables.ip("-4", "-o", "route", "show", "table", "all"):gmatch("[^\n]+") do
@@ -257,9 +261,13 @@ local SYSCTLS = {
   { "net.ipv4.tcp_tw_reuse", "1", "a busy proxy runs out of source ports" },
 }
 
-local function ensure_sysctls()
+local function ensure_sysctls(self)
   for _, s in ipairs(SYSCTLS) do
-    if iptables.sysctl(s[1]) ~= s[2] then iptables.sysctl(s[1], s[2]) end
+    local value = iptables.sysctl(s[1])
+    if value and value ~= s[2] then
+      self.sysctls[s[1]] = self.sysctls[s[1]] or value
+      iptables.sysctl(s[1], s[2])
+    end
   end
 end
 
@@ -327,7 +335,7 @@ local function begin(self)
   load(self)
   self.backend = iptables.find(self.last_backend)
   check_range(self)
-  ensure_sysctls()
+  ensure_sysctls(self)
   locked(self, function()
     ensure_route(self)
     mend(self)
@@ -550,14 +558,17 @@ function Network:remove_bridge(app)
 end
 
 -- The address that was given out longest ago, and that no container, rule or open connection
--- names. It is the caller's from then on, until container_gone.
+-- names. It is the caller's for a minute, in which its container must come to be.
 function Network:container_address(app, used)
   local b = self.bridges[app_key(app)]
   if not b or b.freed_at then b = self:ensure_bridge(app) end
   local flows = netfilter.flows { within = b.subnet, open = true }
   local taken = {} -- nothing waits from here on: another task would choose the same
   for _, ip in ipairs(used or {}) do taken[ip] = true end
-  for ip in pairs(self.claimed) do taken[ip] = true end
+  local now = clock.now()
+  for ip, at in pairs(self.claimed) do
+    if now - at < CLAIM then taken[ip] = true end
+  end
   for _, s in pairs(self.services) do
     for _, target in ipairs(s.targets) do taken[target:match("^[^:]+")] = true end
   end
@@ -579,8 +590,7 @@ function Network:container_address(app, used)
     end
   end
   local ip = choice[1].ip
-  self.last_used[ip] = clock.now()
-  self.claimed[ip] = true
+  self.last_used[ip], self.claimed[ip] = now, now
   if flows[ip] then netfilter.forget { within = ip } end -- left behind by containers long gone
   return ip
 end
@@ -638,9 +648,18 @@ end
 
 function Network:down()
   self:stop()
-  self.backend = self.backend or iptables.find()
-  local text = rules.clear(self.layout, self.backend:save())
+  if not self.backend then
+    load(self)
+    self.backend = iptables.find(self.last_backend)
+  end
+  local saved = self.backend:save()
+  local text = rules.clear(self.layout, saved)
   if text then self.backend:restore(text) end
+  if #rules.others(self.layout, saved) == 0 then
+    -- Forwarding stays: Docker wants it too.
+    local before = self.sysctls["net.ipv4.tcp_tw_reuse"]
+    if before then iptables.sysctl("net.ipv4.tcp_tw_reuse", before) end
+  end
   pcall(iptables.ip, "route", "del", self.layout.services, "dev", "lo")
   pcall(iptables.ip, "addr", "del", self.layout.host .. "/32", "dev", "lo")
   if self.docker then

@@ -326,13 +326,12 @@ function rules.clear(layout, saved)
   return #text > 0 and table.concat(text) or nil
 end
 
--- Other instances whose range overlaps ours: {{instance=, range=}, ...}.
-function rules.rivals(layout, saved, overlap)
+-- Other instances of NextDeploy with rules here: {{instance=, range=}, ...}.
+function rules.others(layout, saved)
   local out = {}
   for _, rule in ipairs((rules.parse(saved).nat or {}).PREROUTING or {}) do
-    local range, other = rule:match("%-d (%S+) .*%-j ND%-(%x+)$")
-    if not range then range, other = rule:match("%-d (%S+) %-j ND%-(%x+)$") end
-    if range and other ~= layout.instance and overlap(range, layout.cidr) then
+    local range, other = rule:match("%-d (%S+).* %-j ND%-(%x+)$")
+    if range and other ~= layout.instance then
       out[#out + 1] = { instance = other, range = range }
     end
   end

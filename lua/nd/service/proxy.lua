@@ -142,15 +142,22 @@ local function refused(self, why)
   })
 end
 
--- Does a request through the front door reach a server with our configuration?
+-- Does a request through the front door reach a server with our configuration? Several times,
+-- since another Caddy could share the port (SO_REUSEPORT) and get some of the connections.
 local function answers(self)
   local host = self.address ~= "" and self.address or "127.0.0.1"
-  local ok, r = pcall(http.request, { url = "http://" .. host .. ":" .. self.http_port .. caddy.ID,
-    timeout_ms = 3000, connect_timeout_ms = 1000 })
-  if not ok then return false, r.message end
-  if r.status ~= 200 or r.body ~= self.instance then
-    return false, ("port %d is answered by something else (status %d)"):format(self.http_port,
-      r.status)
+  for _ = 1, 4 do
+    local ok, r = pcall(http.request, {
+      url = ("http://%s:%d%s"):format(host, self.http_port, caddy.ID),
+      headers = { Connection = "close" }, timeout_ms = 3000, connect_timeout_ms = 1000 })
+    if not ok then
+      if r.code == "cancelled" then error(r, 0) end
+      return false, r.message
+    end
+    if r.status ~= 200 or r.body ~= self.instance then
+      return false, ("something else answers on port %d (status %d)"):format(self.http_port,
+        r.status)
+    end
   end
   return true
 end
