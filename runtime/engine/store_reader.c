@@ -1,3 +1,7 @@
+/*
+ * store_reader.c - the reader: scans, one after the other, each in a snapshot of its own; and
+ * backups, which are a scan of everything. Writers aren't held up by either.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -8,11 +12,6 @@
 
 #include "base/mem.h"
 #include "engine/store_thread.h"
-
-/*
- * The reader: scans, one after the other, each in a snapshot of its own; and backups, which are a
- * scan of everything. Writers aren't held up by either.
- */
 
 /* Copies the database into the empty file `path`. */
 static int copy_to(struct nd_conn *source, const char *path, struct nd_err *err)

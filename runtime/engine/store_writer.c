@@ -1,13 +1,12 @@
+/*
+ * store_writer.c - the writer: opens the store, commits in groups, keeps the write-ahead log short,
+ * closes the store.
+ */
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
 #include "engine/store_thread.h"
-
-/*
- * The writer: opens the store, commits in groups, keeps the write-ahead log short, closes the
- * store.
- */
 
 enum {
     GROUP_MOST = 256,        /* transactions that share a COMMIT; bounds the wait of the first */

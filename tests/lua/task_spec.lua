@@ -1,3 +1,4 @@
+-- Tasks: how trusted Lua waits, is cancelled, and passes values on.
 local task = require "task"
 local json = require "json"
 
