@@ -189,9 +189,8 @@ static void load_main(lua_State *L, int start)
 {
     static const char name[] = LIBRARY ".main";
 
-    if (lua_getfield(L, start, "library") == LUA_TTABLE) {
-        lua_getfield(L, -1, name);
-    } else {
+    if (lua_getfield(L, start, "files") != LUA_TTABLE ||
+        lua_getfield(L, -1, "lua/nd/recipe/main.lua") != LUA_TSTRING) {
         lua_pushcfunction(L, host_embedded);
         lua_pushstring(L, name);
         lua_call(L, 1, 1);

@@ -1,9 +1,9 @@
 /*
  * recipe.h - one run of a recipe, in a worker process: the worker's end of the protocol.
  *
- * Reads the `start` frame, opens a sandbox, loads the recipe library (from the frame's `library`,
- * where a run pinned it, else the embedded one) and hands over to lua/nd/recipe/main.lua, which
- * loads the recipe and schedules its tasks. That Lua gets a table `host`:
+ * Reads the `start` frame, opens a sandbox, loads the recipe library (from the frame's files, where
+ * a run pinned it, else the embedded one) and hands over to lua/nd/recipe/main.lua, which loads the
+ * recipe and schedules its tasks. That Lua gets a table `host`:
  *
  *   recv() -> table            the next frame; the process ends where there is none
  *   send(text)                 a frame of JSON; may wait for the daemon to read

@@ -6,7 +6,7 @@
 -- name where it may be left out; the kind says what becomes of it on its way out:
 --   duration   seconds or "30s" -> whole milliseconds
 --   size       bytes or "1GiB" -> bytes
---   health     a health check -> one with all fields, durations in milliseconds
+--   health     a health check -> the same with durations in milliseconds
 --   { field = kind, ... }   a table, some of whose fields are of these kinds
 -- Everything else goes as it is and is checked by the daemon. An argument that is left out before
 -- one that isn't travels as null.
@@ -18,15 +18,16 @@ local stop_options = { drain = "duration", grace = "duration" }
 return {
   -- apps and their releases
   { "app.live", 1, "read", { "app" } },
-  { "app.previous", 1, "read", { "app" } },
   { "app.release", 1, "read", { "app", "number?" } },
   { "app.start", 1, "act", { "app", "image", { "options?", { grace = "duration" } } } },
-  { "app.activate", 1, "act", { "release" } },
+  { "app.activate", 1, "act", { "app", "release" } },
+  { "app.deactivate", 1, "act", { "app", "release" } },
   { "app.switch", 1, "act", { "app", "release" } },
   { "app.retire", 1, "act", { "release?", { "options?", retire_options } } },
   { "app.stop", 1, "act", { "release?", { "options?", stop_options } } },
+  { "app.resume", 1, "act", { "release" } },
   { "app.remove", 1, "act", { "release" } },
-  -- images and containers
+  -- images
   { "docker.pull", 1, "act", { "image" } },
   { "docker.inspect", 1, "read", { "image" } },
   -- health
@@ -34,11 +35,11 @@ return {
   { "health.check", 1, "read", { "release", { "health?", "health" } } },
   -- the world
   { "http.request", 1, "act", { { "request", http_options } } },
-  { "time.sleep", 1, "read", { { "duration", "duration" } } },
+  { "time.sleep", 1, "read", { { "ms", "duration" } } },
   { "time.now", 1, "read", {} },
   { "uuid", 1, "read", {} },
   -- what the library itself asks for
-  { "undo.set", 1, "special", { "label", "effect?", "args?" } },
-  { "task.cancel", 1, "special", { "selection" } },
-  { "task.rollback", 1, "special", { "selection" } },
+  { "undo.set", 1, "special", { "label", "effect", "args" } },
+  { "task.cancel", 1, "special", { "tasks" } }, -- a list of ids: these and all below them
+  { "task.rollback", 1, "special", { "tasks" } },
 }

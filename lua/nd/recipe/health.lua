@@ -1,26 +1,26 @@
--- A health check: its fields, their kinds and defaults. Durations are seconds here.
+-- A health check: its fields and their kinds. Durations are seconds here.
 --
--- Exactly one of `path` (HTTP), `tcp` and `command` says how to probe; HTTP on "/" is the default.
+-- At most one of `path` (HTTP), `tcp` and `command` says how to probe. What is left out is the
+-- app's own setting, else the daemon's default, so nothing is filled in here.
 
 local nearest = require "nd.recipe.nearest"
 local units = require "nd.recipe.units"
 
 local M = {}
 
--- name, kind, default
 M.fields = {
-  { "path", "string" },           -- HTTP GET of this path
-  { "port", "integer" },          -- nil: the app's port
-  { "status", "status" },         -- 200, "200-399" or a list of these; default "200-399"
-  { "body", "string" },           -- text that the answer must contain
-  { "host", "string" },           -- Host header
-  { "tcp", "boolean" },           -- a connect is enough
-  { "command", "list" },          -- argv, run in the container; 0 is healthy
-  { "interval", "duration", 1 },  -- between probes
-  { "timeout", "duration", 5 },   -- of one probe
-  { "deadline", "duration", 60 }, -- for the whole wait
-  { "grace", "duration", 0 },     -- failures before this don't count
-  { "successes", "integer", 1 },  -- in a row
+  { "path", "string" },       -- HTTP GET of this path; 200-399 is healthy
+  { "port", "integer" },      -- the app's port
+  { "status", "integer" },    -- this status alone is healthy
+  { "body", "string" },       -- text that the answer must contain
+  { "tcp", "boolean" },       -- a connect is enough
+  { "command", "list" },      -- argv, run in the container; exit status 0 is healthy
+  { "interval", "duration" }, -- between probes
+  { "timeout", "duration" },  -- of one probe
+  { "deadline", "duration" }, -- for the whole wait
+  { "grace", "duration" },    -- failures before this don't count
+  { "successes", "integer" }, -- so many in a row make it healthy
+  { "failures", "integer" },  -- so many in a row make it unhealthy again
 }
 
 local names, rows = {}, {}
@@ -28,44 +28,40 @@ for i, row in ipairs(M.fields) do
   names[i], rows[row[1]] = row[1], row
 end
 
-local function is_status(value)
-  if type(value) == "table" then
-    for _, one in ipairs(value) do
-      if not is_status(one) then
-        return false
-      end
-    end
-    return #value > 0
+local function as_string(value)
+  return type(value) == "string" and value or nil
+end
+
+local function as_integer(value)
+  return math.tointeger(tonumber(value))
+end
+
+local function as_boolean(value)
+  if type(value) == "boolean" then
+    return value
   end
-  return tostring(value):match("^[1-5]%d%d$") ~= nil
-    or tostring(value):match("^[1-5]%d%d%-[1-5]%d%d$") ~= nil
+  return nil
+end
+
+local function as_list(value)
+  return type(value) == "table" and #value > 0 and value or nil
 end
 
 local kinds = {
-  string = { function(v) return type(v) == "string" and v or nil end, "a string" },
-  integer = { function(v) return math.tointeger(tonumber(v)) end, "an integer" },
-  boolean = {
-    function(v)
-      if type(v) == "boolean" then return v end
-      return nil
-    end,
-    "true or false",
-  },
+  string = { as_string, "a string" },
+  integer = { as_integer, "an integer" },
+  boolean = { as_boolean, "true or false" },
   duration = { units.duration, 'a duration such as "10s"' },
-  list = {
-    function(v) return type(v) == "table" and #v > 0 and v or nil end, "a list of strings",
-  },
-  status = { function(v) return is_status(v) and v or nil end, '200, "200-399" or a list of these' },
+  list = { as_list, "a list of strings" },
 }
 
--- A health check with every default filled in, or nil and what is wrong with it.
--- A string is a path.
+-- A health check with its fields checked, or nil and what it should be. A string is a path.
 function M.resolve(value)
   if type(value) == "string" then
     value = { path = value }
   end
   if type(value) ~= "table" then
-    return nil, "a path or a table such as { path = \"/healthz\", deadline = \"60s\" }"
+    return nil, 'a path or a table such as { path = "/healthz", deadline = "60s" }'
   end
   local out = {}
   for name, given in pairs(value) do
@@ -79,17 +75,8 @@ function M.resolve(value)
       return nil, string.format("a health check whose %s is %s", name, kinds[row[2]][2])
     end
   end
-  local ways = (out.path and 1 or 0) + (out.tcp and 1 or 0) + (out.command and 1 or 0)
-  if ways > 1 then
+  if (out.path and 1 or 0) + (out.tcp and 1 or 0) + (out.command and 1 or 0) > 1 then
     return nil, "a health check with only one of path, tcp and command"
-  end
-  if ways == 0 then
-    out.path = "/"
-  end
-  for _, row in ipairs(M.fields) do
-    if out[row[1]] == nil then
-      out[row[1]] = row[3]
-    end
   end
   return out
 end
@@ -100,9 +87,9 @@ function M.for_effect(value)
   if not resolved then
     return nil, why
   end
-  for _, row in ipairs(M.fields) do
-    if row[2] == "duration" then
-      resolved[row[1]] = units.milliseconds(resolved[row[1]])
+  for name, given in pairs(resolved) do
+    if rows[name][2] == "duration" then
+      resolved[name] = units.milliseconds(given)
     end
   end
   return resolved

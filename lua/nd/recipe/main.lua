@@ -1,13 +1,15 @@
 -- Loads a recipe and runs it: the worker's end of a run (runtime/script/recipe.h starts it).
 --
---   start = { run, files = { ["recipe.lua"] = source }, entry, params?, state?, seed,
---             mode = "run" | "header", library? = { ["nd.recipe.main"] = source, ... } }
+--   start = { run, files = { ["recipe.lua"] = source }, entry, params, state?, seed,
+--             mode = "run" | "header" }
 --
--- The header goes out first, always; then, where there are parameters, they are checked; mode
--- "header" ends there. The globals a recipe sees beside Lua's own are set here and nowhere else.
+-- Where `files` has lua/nd/recipe/main.lua, the library comes from there: so a run pins it. First
+-- the recipe is loaded and, in mode "run", its parameters are checked; then the header goes out.
+-- The globals a recipe sees beside Lua's own are set here and nowhere else.
 
 local host, start = ...
 local xpcall = xpcall
+local files = start.files or {}
 
 -- ---- require ----
 
@@ -19,15 +21,14 @@ for name, value in pairs(_G) do
 end
 
 local function library_source(name)
-  if start.library then
-    return start.library[name]
+  if files["lua/nd/recipe/main.lua"] then
+    return files["lua/" .. name:gsub("%.", "/") .. ".lua"]
   end
   return host.embedded(name)
 end
 
 local function file_of(name)
   local path = name:gsub("%.", "/")
-  local files = start.files or {}
   for _, candidate in ipairs({ path .. ".lua", path .. "/init.lua" }) do
     if files[candidate] then
       return files[candidate], "@" .. candidate
@@ -178,7 +179,7 @@ end
 
 local function load_recipe()
   local entry = start.entry or "recipe.lua"
-  local source = (start.files or {})[entry]
+  local source = files[entry]
   if type(source) ~= "string" then
     errors.raise("bad_recipe", string.format("the recipe has no file %q", entry))
   end
@@ -223,17 +224,12 @@ end
 
 open_globals()
 
-local ok, recipe = attempt(load_recipe)
-if not ok or not attempt(send_header, recipe) then
-  return
-end
+local running = start.mode ~= "header"
 local params
-if start.params or start.mode ~= "header" then
+local ok, recipe = attempt(load_recipe)
+if ok and running then
   ok, params = attempt(param.resolve, recipe.params or {}, start.params or {})
-  if not ok then
-    return
-  end
 end
-if start.mode ~= "header" then
+if ok and attempt(send_header, recipe) and running then
   scheduler.run(host, recipe.run, params, start.state)
 end
