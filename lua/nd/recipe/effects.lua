@@ -18,14 +18,13 @@ local stop_options = { drain = "duration", grace = "duration" }
 return {
   -- apps and their releases
   { "app.live", 1, "read", { "app" } },
+  { "app.previous", 1, "read", { "app" } },
   { "app.release", 1, "read", { "app", "number?" } },
   { "app.start", 1, "act", { "app", "image", { "options?", { grace = "duration" } } } },
-  { "app.activate", 1, "act", { "app", "release" } },
-  { "app.deactivate", 1, "act", { "app", "release" } },
+  { "app.activate", 1, "act", { "release" } },
   { "app.switch", 1, "act", { "app", "release" } },
   { "app.retire", 1, "act", { "release?", { "options?", retire_options } } },
   { "app.stop", 1, "act", { "release?", { "options?", stop_options } } },
-  { "app.resume", 1, "act", { "release" } },
   { "app.remove", 1, "act", { "release" } },
   -- images
   { "docker.pull", 1, "act", { "image" } },
@@ -39,7 +38,7 @@ return {
   { "time.now", 1, "read", {} },
   { "uuid", 1, "read", {} },
   -- what the library itself asks for
-  { "undo.set", 1, "special", { "label", "effect", "args" } },
-  { "task.cancel", 1, "special", { "tasks" } }, -- a list of ids: these and all below them
-  { "task.rollback", 1, "special", { "tasks" } },
+  { "undo.set", 1, "special", { "label", "effect?", "args?" } },
+  { "task.cancel", 1, "special", { "selection" } }, -- { tasks = ids }: these and all below them
+  { "task.rollback", 1, "special", { "selection" } },
 }

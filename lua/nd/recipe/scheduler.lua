@@ -348,7 +348,7 @@ end
 
 -- An effect of the scheduler itself: not interrupted, and its failure is the group's.
 local function ask_special(task, name, ids)
-  local ok, err = ask(task, name, 1, { host.json.array(ids) })
+  local ok, err = ask(task, name, 1, { { tasks = host.json.array(ids) } })
   if not ok then
     return errors.new(err)
   end

@@ -104,10 +104,14 @@ function M.pivot(effect, ...)
   return ask(row_of("pivot", effect), true, ...)
 end
 
--- Adds to what a rollback does: this effect, shown as `label`.
+-- Sets what a rollback does under `label`, in place of what had this label; without an effect, that
+-- is only dropped.
 function M.undo(label, effect, ...)
   if type(label) ~= "string" then
     errors.raise("bad_argument", "undo needs a label first, not a " .. type(label))
+  end
+  if effect == nil then
+    return ask(rows["undo.set"], false, label)
   end
   local row = row_of("undo", effect)
   return ask(rows["undo.set"], false, label, row[1], argument_list(row, ...))

@@ -1,0 +1,108 @@
+-- Random recipes: trees of task.all, race and timeout with effects, errors, protected calls, undos,
+-- `<close>` clean-up, coroutines and loops. The same seed gives the same source.
+--
+-- What a recipe does is written down in `out`, in order, so that two runs of it that differ in
+-- anything at all give different results.
+
+local M = {}
+
+-- A generator of its own: math.random belongs to whoever runs the tests.
+function M.random(seed)
+  local state = seed * 2654435761 % 4294967296 + 1
+  return function(low, high)
+    state = state ~ (state << 13) & 0xffffffff
+    state = state ~ (state >> 17)
+    state = state ~ (state << 5) & 0xffffffff
+    return low + state % (high - low + 1)
+  end
+end
+
+local prelude = [[
+local out = {}
+local function note(...) out[#out + 1] = table.concat({ ... }, " ") end
+local function closing(fn) return setmetatable({}, { __close = fn }) end
+local function say(e) return type(e) == "table" and e.code or tostring(e) end
+]]
+
+local effects = {
+  function(r) return ('docker.pull("image%d")'):format(r(1, 9)) end,
+  function(r) return ('app.start("web", { id = "image%d" })'):format(r(1, 9)) end,
+  function(r) return ("time.sleep(%d)"):format(r(1, 99)) end,
+  function(r) return ('http.request { url = "http://h/%d", timeout = "%ds" }'):format(r(1, 9), r(1, 9)) end,
+  function() return "uuid()" end,
+}
+
+local node
+
+local function list(g, depth, separator)
+  local parts = {}
+  for i = 1, g.r(1, 3) do
+    parts[i] = node(g, depth)
+  end
+  return table.concat(parts, separator or "\n")
+end
+
+local function branches(g, depth)
+  local parts = {}
+  for i = 1, g.r(2, 4) do
+    g.label = g.label + 1
+    parts[i] = ("function()\n%s\nreturn 'b%d'\nend"):format(list(g, depth), g.label)
+  end
+  return table.concat(parts, ",\n")
+end
+
+local function effect(g)
+  g.label = g.label + 1
+  return ("note('%d', tostring(%s))"):format(g.label, effects[g.r(1, #effects)](g.r))
+end
+
+local shapes = {
+  effect, effect, effect,
+  function(g, depth) return ("note('all', task.all(%s))"):format(branches(g, depth)) end,
+  function(g, depth) return ("note('race', task.race(%s))"):format(branches(g, depth)) end,
+  function(g, depth)
+    return ("note('timeout', task.timeout('%ds', function()\n%s\nreturn 't'\nend))"):format(
+      g.r(1, 9), list(g, depth))
+  end,
+  function(g, depth)
+    local after = g.r(1, 3) == 1 and "if not ok then error(e, 0) end" or node(g, depth)
+    return ("do local ok, e = pcall(function()\n%s\nend) note(tostring(ok), say(e))\n%s end"):format(
+      list(g, depth), after)
+  end,
+  function(g, depth)
+    return ("do local c <close> = closing(function(_, e) note('close', say(e))\n%s end)\n%s end"):format(
+      list(g, depth), list(g, depth))
+  end,
+  function(g, depth) return ("for i = 1, %d do\n%s\nend"):format(g.r(1, 3), node(g, depth)) end,
+  function(g, depth)
+    return ("for i = 1, 3 do pcall(function()\n%s\nend) end"):format(node(g, depth))
+  end,
+  function(g, depth)
+    return ("for v in coroutine.wrap(function()\n%s\ncoroutine.yield('v%d')\n%s end) do note(v)\n%s end")
+      :format(node(g, depth), g.r(1, 9), node(g, depth), node(g, depth))
+  end,
+  function(g)
+    return ("undo('label %d', app.remove, { release = %d })"):format(g.r(1, 9), g.r(1, 9))
+  end,
+  function(g) return g.r(1, 3) == 1 and ("error('oops %d')"):format(g.r(1, 9)) or "note('calm')" end,
+  function(g) return g.r(1, 3) == 1 and ("fail('failed %d')"):format(g.r(1, 9)) or "log('hello')" end,
+  function() return "for k, v in pairs({ b = 1, a = 2, [3] = 3, [{}] = 4 }) do note(tostring(k)) end" end,
+  function() return "note(math.random(1000))" end,
+}
+
+function node(g, depth)
+  g.size = g.size + 1
+  if depth <= 0 or g.size > 60 then
+    return effect(g)
+  end
+  return shapes[g.r(1, #shapes)](g, depth - 1)
+end
+
+-- The source of a random recipe.
+function M.source(seed)
+  local g = { r = M.random(seed), size = 0, label = 0 }
+  -- Local functions keep any one of Lua's limits on a function far away.
+  return ("%sreturn recipe { run = function()\n%s\nreturn out\nend }\n"):format(prelude, list(g, 5))
+end
+
+return M
