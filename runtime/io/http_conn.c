@@ -59,6 +59,9 @@ static void on_close(uv_handle_t *handle)
     nd_buf_fini(&c->in);
     nd_http_server_left(c->server, c);
     tell_gone(c);
+    if (c->req.held && c->req.above && c->req.events &&
+        c->req.events->drained) /* who waits must not wait for ever */
+        c->req.events->drained(c->req.arg, &c->req);
     c->handle_closed = true;
     nd_http_conn_drop(c);
 }

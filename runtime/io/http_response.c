@@ -89,6 +89,11 @@ static bool is_value(struct nd_http_text text)
     return true;
 }
 
+bool nd_http_field_is_valid(const struct nd_http_field *field)
+{
+    return is_token(field->name) && is_value(field->value);
+}
+
 static bool named(const struct nd_http_field *field, const char *name)
 {
     return field->name.length == strlen(name) &&
@@ -124,7 +129,7 @@ static int fields_add(struct nd_buf *out, const struct nd_http_head *head, struc
     for (int i = 0; i < head->count; i++) {
         const struct nd_http_field *f = &head->fields[i];
 
-        if (!is_token(f->name) || !is_value(f->value))
+        if (!nd_http_field_is_valid(f))
             return nd_err_set(err, "bad_response", NULL,
                               "the handler answered with a header field that isn't valid: %.*s",
                               f->name.length > 60 ? 60 : (int)f->name.length, f->name.data);

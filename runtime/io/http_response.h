@@ -43,6 +43,8 @@ bool nd_http_has_body(int status);      /* 204 and 304 have none */
 int nd_http_head_add(struct nd_buf *out, const struct nd_http_head *head, struct nd_http_date *date,
                      struct nd_err *err);
 
+bool nd_http_field_is_valid(const struct nd_http_field *field); /* a token, and no CR, LF, NUL */
+
 /* Does the caller ask for "Connection: close"? */
 bool nd_http_fields_close(const struct nd_http_field *fields, int count);
 

@@ -55,8 +55,7 @@ static void on_sweep(uv_timer_t *timer)
     int64_t now = (int64_t)uv_now(timer->loop);
     bool late = server->closing && now >= server->grace_until;
 
-    ND_LIST_EACH(link, &server->conns)
-    {
+    ND_LIST_EACH (link, &server->conns) {
         struct nd_http_conn *c = ND_CONTAINER(link, struct nd_http_conn, link);
 
         if (late)
@@ -137,8 +136,7 @@ void nd_http_server_close(struct nd_http_server *server, int grace_ms, void (*on
         unlink_own(server);
         uv_close(&server->listener.handle, on_listener_closed);
     }
-    ND_LIST_EACH(link, &server->conns)
-    {
+    ND_LIST_EACH (link, &server->conns) {
         nd_http_conn_leave(ND_CONTAINER(link, struct nd_http_conn, link));
     }
     if (grace_ms <= 0)
@@ -163,8 +161,7 @@ static struct nd_http_address *address_of(struct nd_http_server *server, const u
     struct nd_list *bucket = bucket_of(server, ip);
     struct nd_http_address *a;
 
-    ND_LIST_EACH(link, bucket)
-    {
+    ND_LIST_EACH (link, bucket) {
         a = ND_CONTAINER(link, struct nd_http_address, link);
         if (memcmp(a->ip, ip, 16) == 0)
             return a;

@@ -211,6 +211,11 @@ void nd_ws_listen(struct nd_ws *ws, const struct nd_ws_events *events, void *arg
     ws->arg = arg;
 }
 
+bool nd_ws_full(const struct nd_ws *ws)
+{
+    return ws->above;
+}
+
 size_t nd_ws_buffered(const struct nd_ws *ws)
 {
     return wslay_event_get_queued_msg_length(ws->wslay) + ws->out.length +

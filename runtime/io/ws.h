@@ -39,6 +39,7 @@ struct nd_ws_events {
 /* For the user. */
 void nd_ws_listen(struct nd_ws *ws, const struct nd_ws_events *events, void *arg);
 int nd_ws_send(struct nd_ws *ws, bool binary, const void *data, size_t length); /* -1: closing */
+bool nd_ws_full(const struct nd_ws *ws);       /* `drained` is owed: wait for it */
 size_t nd_ws_buffered(const struct nd_ws *ws); /* bytes not yet taken by the kernel */
 void nd_ws_pause(struct nd_ws *ws, bool stop); /* stops reading */
 /* Starts the close handshake; `closed` comes later. `code` 0 sends no code. */

@@ -256,8 +256,7 @@ static int on_body(llhttp_t *llhttp, const char *at, size_t length)
 
 static int on_message_complete(llhttp_t *llhttp)
 {
-    (void)llhttp;
-    return HPE_PAUSED;
+    return llhttp->status_code == 101 ? 0 : HPE_PAUSED;
 }
 
 static const llhttp_settings_t settings = {
