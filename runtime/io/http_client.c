@@ -103,6 +103,7 @@ static void describe(struct nd_http_transfer *t, CURLcode code)
         nd_err_set(&t->err, "http_timeout", NULL, "%s did not accept a connection in time",
                    t->where);
         return;
+    case CURLE_OUT_OF_MEMORY: /* what curl says of a header of more than 100 KB */
     case CURLE_FILESIZE_EXCEEDED:
         nd_err_set(&t->err, "http_too_large", NULL, "the answer of %s is larger than %zu bytes",
                    t->where, t->req.max_bytes);
@@ -174,6 +175,9 @@ static void collect(struct nd_http *http)
         if (message->msg != CURLMSG_DONE)
             continue;
         curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &t);
+        /* To curl, a connection that closes within the head is one without a body. */
+        if (message->data.result == CURLE_OK && !t->headers_done)
+            message->data.result = CURLE_PARTIAL_FILE;
         if (message->data.result != CURLE_OK && !t->err.code[0])
             describe(t, message->data.result);
         finish(t);
