@@ -23,8 +23,9 @@
 #include "bind/bind.h"
 #include "bind/job_op.h"
 
-#define SAMPLES "nd.proc.samples" /* in the registry: a struct nd_proc_sample for each proc_root   \
-                                   */
+#define SAMPLES                                                                                    \
+    "nd.proc.samples" /* in the registry: a struct nd_proc_sample for each proc_root               \
+                       */
 
 struct host_op {
     struct nd_job_op job;

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -390,6 +391,27 @@ static void test_a_file_that_is_no_database_is_refused_by_name(void **state)
     assert_non_null(strstr(f->err.message, f->path));
 }
 
+static void test_another_process_that_holds_the_lock_is_waited_for_and_then_named(void **state)
+{
+    struct fixture *f = *state;
+    struct outcome outcome = {0};
+    sqlite3 *other;
+
+    make_table(f);
+    assert_int_equal(sqlite3_open(f->path, &other), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    insert(f, 1, &outcome);
+    nd_loop_run(&f->loop);
+    sqlite3_exec(other, "ROLLBACK", NULL, NULL, NULL);
+    sqlite3_close(other);
+    assert_string_equal(outcome.err.code, "db_locked");
+    assert_non_null(strstr(outcome.err.message, f->path));
+    insert(f, 1, &outcome);
+    nd_loop_run(&f->loop);
+    assert_int_equal(outcome.failed, 1);
+    assert_int_equal(count_rows(f), 1);
+}
+
 static void test_the_log_stays_short(void **state)
 {
     struct fixture *f = *state;
@@ -613,6 +635,7 @@ int main(int argc, char **argv)
         TEST(test_more_statements_than_the_cache_holds),
         TEST(test_close_finishes_what_was_submitted),
         TEST(test_a_file_that_is_no_database_is_refused_by_name),
+        TEST(test_another_process_that_holds_the_lock_is_waited_for_and_then_named),
         TEST(test_the_log_stays_short),
         TEST(test_a_full_disk_acknowledges_nothing_it_lost),
         TEST(test_killed_while_writing_every_acknowledged_row_is_there),

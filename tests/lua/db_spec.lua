@@ -170,6 +170,62 @@ describe("db", function()
     assert.equal("db_open", raised(db.open, dir .. "/no/t.db").code)
   end)
 
+  it("writes errors that say what, where and what to do", function()
+    c:script [[
+      CREATE TABLE host (name TEXT NOT NULL CHECK (name <> ''), app INTEGER) STRICT;
+      CREATE UNIQUE INDEX one_app_per_host ON host(lower(name));
+      CREATE TRIGGER no_blanks BEFORE INSERT ON host WHEN instr(new.name, ' ')
+        BEGIN SELECT RAISE(ABORT, 'a host name has no blanks'); END;
+    ]]
+    c:write { { "INSERT INTO host(name) VALUES ('a.example')" } }
+    local function refused(...)
+      local err = raised(c.write, c, { { "INSERT INTO host(name, app) VALUES (?, ?)", ... } })
+      assert.equal("constraint", err.code)
+      assert.equal("the database refuses it: " .. err.data.constraint, err.message)
+      assert.equal(1, err.data.statement)
+      return err.data.constraint
+    end
+    assert.equal("NOT NULL constraint failed: host.name", refused(db.null, 1))
+    assert.equal("CHECK constraint failed: name <> ''", refused("", 1))
+    assert.equal("UNIQUE constraint failed: index 'one_app_per_host'", refused("A.example", 1))
+    assert.equal("a host name has no blanks", refused("a b", 1))
+    local err = raised(c.write, c, { { "UPDATE host SET app = 1 WHERE name = 'x'", expect = 1 } })
+    assert.equal("somebody else was first: 0 rows instead of 1 by: "
+      .. "UPDATE host SET app = 1 WHERE name = 'x'", err.message)
+    assert.equal(err.message .. " (stale)", tostring(err))
+    err = raised(c.all, c, "SELEC 1")
+    assert.equal("database " .. dir .. "/t.db: near \"SELEC\": syntax error (SQLite 1) in: SELEC 1",
+      err.message)
+  end)
+
+  it("goes on after the disk was full, and has kept what it acknowledged", function()
+    local small = dir .. "/small"
+    fs.mkdir(small)
+    if not pcall(fs.mount_tmpfs, small, { size = 1024 * 1024, mode = 448 }) then return end
+    local s
+    local unmount <close> = setmetatable({}, { __close = function()
+      if s then s:close() end
+      fs.unmount(small)
+    end })
+    s = db.open(small .. "/t.db")
+    s:script "CREATE TABLE t (n INTEGER PRIMARY KEY, b BLOB) STRICT"
+    fs.write(small .. "/filler", ("x"):rep(600000))
+    local kept, err = 0, nil
+    while not err and kept < 100 do
+      local ok, e = pcall(s.write, s, { { "INSERT INTO t(b) VALUES (zeroblob(20000))" } })
+      if ok then kept = kept + 1 else err = e end
+    end
+    assert.is_true(kept > 0)
+    assert.equal("db_full", err.code)
+    assert.equal("free space on the file system of the state directory", err.hint)
+    assert.matches(small .. "/t.db: database or disk is full", err.message, 1, true)
+    assert.equal(kept, s:get("SELECT count(*) AS n FROM t").n)
+    fs.remove(small .. "/filler")
+    s:write { { "INSERT INTO t(b) VALUES (zeroblob(20000))" } }
+    assert.equal(kept + 1, s:get("SELECT count(*) AS n FROM t").n)
+    assert.is_table(unmount)
+  end)
+
   it("is closed after close, and for its owner alone", function()
     assert.equal(384, fs.stat(dir .. "/t.db").mode)
     c:close()
