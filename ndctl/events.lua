@@ -1,14 +1,8 @@
 -- events.lua - `ndctl events`: what happens on the host, as it happens.
 
-local clientlib = require "ndctl.lib.client"
-local fail = require "ndctl.lib.fail"
 local out = require "ndctl.lib.out"
-local task = require "task"
+local stream = require "ndctl.lib.stream"
 local text = require "ndctl.lib.text"
-
-local clock = require "clock"
-
-local AWAY_MOST = 60000 -- ms
 
 local function told(frame)
   local data = frame.data or {}
@@ -36,28 +30,8 @@ return {
     local c, o = ctx.client(), ctx.options
     local query = c:scoped { app = ctx.args.app, run = o.run, since = o.since,
       follow = tostring(o.follow) }
-    c:call("GET", "/healthz")
-    local ws, away_since = c:websocket("/ws/events", query), nil
-    while true do
-      local frames = ws and clientlib.receive(ws)
-      for _, frame in ipairs(frames or {}) do
-        if frame.seq then query.since = frame.seq end
-        out.print(o.json and require("json").encode(frame) or told(frame))
-      end
-      if frames then
-        away_since = nil
-      elseif not o.follow then
-        return
-      else
-        away_since = away_since or clock.monotonic()
-        if clock.monotonic() - away_since > AWAY_MOST then
-          fail.raise("lost", ("the daemon at %s hasn't answered for a minute"):format(c.host))
-        end
-        task.sleep(500)
-        local ok, again = pcall(c.websocket, c, "/ws/events", query)
-        if not ok and type(again) == "table" and again.code == "cancelled" then error(again, 0) end
-        ws = ok and again or nil
-      end
-    end
+    stream.each(c, "/ws/events", query, o.follow, function(frame)
+      out.print(o.json and require("json").encode(frame) or told(frame))
+    end)
   end,
 }

@@ -1,17 +1,13 @@
 -- logs.lua - `ndctl logs`: what an app writes.
 --
 -- One line of the app is one line on stdout; with several instances each begins with its instance.
--- While following, a connection that breaks is opened again since the last line seen.
 
-local clientlib = require "ndctl.lib.client"
 local clock = require "clock"
 local fail = require "ndctl.lib.fail"
 local out = require "ndctl.lib.out"
-local task = require "task"
+local stream = require "ndctl.lib.stream"
 local term = require "term"
 local text = require "ndctl.lib.text"
-
-local AWAY_MOST = 60000 -- ms
 
 local function since_of(value)
   if not value then return nil end
@@ -36,24 +32,6 @@ local function printer(ctx, many)
   end
 end
 
-local function open(c, query)
-  local ok, ws = pcall(c.websocket, c, "/ws/logs", query)
-  if ok then return ws end
-  return nil, ws
-end
-
--- Opens the stream again; raises when the daemon stays away.
-local function reopen(c, query)
-  local from = clock.monotonic()
-  while clock.monotonic() - from < AWAY_MOST do
-    local ws, err = open(c, query)
-    if ws then return ws end
-    if type(err) == "table" and err.code == "cancelled" then error(err, 0) end
-    task.sleep(500)
-  end
-  fail.raise("lost", ("the daemon at %s hasn't answered for a minute"):format(c.host))
-end
-
 return {
   name = "logs",
   summary = "Print an app's log, and follow it with -f.",
@@ -73,27 +51,12 @@ return {
   run = function(ctx)
     local c, o = ctx.client(), ctx.options
     local since = since_of(o.since)
-    -- The API says what is wrong in words; a refused WebSocket doesn't.
     local app = c:call("GET", "/status", { query = c:scoped { app = ctx.args.app } })
     local query = c:scoped {
       app = ctx.args.app, follow = tostring(o.follow or false), since = since,
       tail = o.tail or (not since and 100 or nil),
     }
-    local ws, err = open(c, query)
-    if not ws then error(err, 0) end
     local show = printer(ctx, type(app.instances) == "table" and #app.instances > 1)
-    while true do
-      local frames = clientlib.receive(ws)
-      if frames then
-        for _, frame in ipairs(frames) do
-          show(frame)
-          if frame.seq then query.since, query.tail = frame.seq, nil end
-        end
-      elseif not o.follow then
-        return
-      else
-        ws = reopen(c, query)
-      end
-    end
+    stream.each(c, "/ws/logs", query, o.follow, show)
   end,
 }

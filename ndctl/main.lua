@@ -98,7 +98,7 @@ return function(argv)
   local wants_json = false
   for _, word in ipairs(argv) do wants_json = wants_json or word == "--json" end
   if result.code == "cancelled" and not result.http and not result.run then
-    out.note("ndctl: interrupted")
+    if not result.shown then out.note("", "ndctl: interrupted") end
     return 130
   end
   report(result, wants_json)

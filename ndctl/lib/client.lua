@@ -143,27 +143,43 @@ function Client:call(method, path, options)
   return envelope.payload, envelope, answer.status
 end
 
--- Opens a WebSocket; raises as `call` does.
-function Client:websocket(path, query)
-  local ok, ws = pcall(require("ws").connect, {
-    url = self.ws_base .. client.target(path, query), unix = self.unix,
-    path = client.target(path, query), headers = self:headers(), timeout_ms = 5000,
-  })
-  if not ok then error(ws, 0) end
-  return ws
+-- What a refused WebSocket said is an answer like any other.
+function Client:refused(err)
+  local data = err.data or {}
+  local ok, envelope = pcall(json.decode, data.body or "")
+  if ok and type(envelope) == "table" and data.status then
+    raise_answer(self, data, envelope)
+  end
+  error(err, 0)
 end
 
--- Receives one message and decodes it. Returns a list of frames; nil when the connection ended;
--- an empty list when `timeout_ms` passed without one.
+-- Opens a WebSocket; raises as `call` does.
+function Client:websocket(path, query)
+  local target = client.target(path, query)
+  local options = { headers = self:headers(), timeout_ms = 5000 }
+  if self.unix then
+    options.unix, options.path = self.unix, target
+  else
+    options.url = self.ws_base .. target
+  end
+  local ok, ws = pcall(require("ws").connect, options)
+  if ok then return ws end
+  if type(ws) ~= "table" or ws.code == "cancelled" then error(ws, 0) end
+  if ws.code == "ws_refused" then self:refused(ws) end
+  error(self:unreachable(ws), 0)
+end
+
+-- Receives one message and decodes it. Returns a list of frames; nil and the close code when the
+-- connection ended; an empty list when `timeout_ms` passed without one.
 function client.receive(ws, timeout_ms)
-  local ok, data = pcall(ws.recv, ws, timeout_ms)
+  local ok, data, code = pcall(ws.recv, ws, timeout_ms)
   if not ok then
     local err = data
     if type(err) == "table" and err.code == "timeout" then return {} end
-    if type(err) == "table" and err.code == "cancelled" then error(err, 0) end
+    if type(err) ~= "table" or err.code == "cancelled" then error(err, 0) end
     return nil
   end
-  if data == nil then return nil end
+  if data == nil then return nil, code end
   local frames = json.decode(data)
   if json.is_array(frames) then return frames end
   return { frames }
