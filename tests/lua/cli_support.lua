@@ -73,12 +73,17 @@ function support.daemon(routes)
   return d
 end
 
--- Runs ndctl; words is a list. options: host, env, cwd, stdin, argv (before ndctl's own).
+-- Runs ndctl; words is a list. options: host, env, cwd, stdin, argv (before ndctl's own), and
+-- terminal = true for one of its own, whose output is all in stdout.
 function support.ndctl(words, options)
   options = options or {}
   local argv = table.move(options.argv or {}, 1, #(options.argv or {}), 1, {})
-  argv[#argv + 1] = bin .. "/ndctl"
-  table.move(words, 1, #words, #argv + 1, argv)
+  if options.terminal then
+    argv = { "script", "-qec", bin .. "/ndctl " .. table.concat(words, " "), "/dev/null" }
+  else
+    argv[#argv + 1] = bin .. "/ndctl"
+    table.move(words, 1, #words, #argv + 1, argv)
+  end
   local env = { PATH = os.getenv("PATH"), NDCTL_HOST = options.host, LANG = "C",
     ND_LUA_DIR = os.getenv("ND_LUA_DIR") }
   for name, value in pairs(options.env or {}) do env[name] = value end
