@@ -178,7 +178,8 @@ end)
 
 describe("the network", function()
   local network, backend, docker, dir, flows, forgotten, net, events
-  local modules = { "nd.service.iptables", "nd.service.network", "netfilter" }
+  local modules = { "nd.service.iptables", "nd.service.network_host", "nd.service.network",
+    "netfilter" }
   local before = {}
 
   local function new(o)
@@ -190,6 +191,7 @@ describe("the network", function()
 
   local function setup_modules(routes)
     package.loaded["nd.service.iptables"] = fake.module(backend, routes)
+    package.loaded["nd.service.network_host"] = nil
     package.loaded["nd.service.network"] = nil
     package.loaded.netfilter = {
       flows = function() return flows end,

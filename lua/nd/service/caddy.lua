@@ -19,6 +19,7 @@ local json = require "json"
 local caddy = {}
 
 -- What may name a directory. No slash, no glob, no leading dot: the matcher expands its pattern.
+local FILES = "/[0-9]*:[0-9]*"
 local HOST = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]+)?$"
 
 caddy.ASK = "/.nextdeploy/ask"   -- may this name have a certificate? (loopback only)
@@ -50,7 +51,7 @@ end
 local function host_file(dir)
   return {
     header_regexp = { Host = { pattern = HOST } },
-    file = { root = dir .. "/{http.request.host}", try_files = json.array { "/*" } },
+    file = { root = dir .. "/{http.request.host}", try_files = json.array { FILES } },
   }
 end
 
@@ -62,7 +63,7 @@ local function forward()
     handler = "subroute",
     routes = json.array { {
       match = json.array { { vars_regexp = { ["{http.matchers.file.relative}"] = {
-        name = "up", pattern = "([0-9.]+:[0-9]+)$" } } } },
+        name = "up", pattern = "/([0-9.]+:[0-9]+)$" } } } },
       handle = json.array { { -- takes out Caddy's own; the app's comes later and stays
         handler = "headers", response = { delete = json.array { "Server" } },
       }, {
@@ -72,6 +73,9 @@ local function forward()
           dial_timeout = "500ms", compression = false },
         load_balancing = { try_duration = "3s", try_interval = "50ms" },
       } },
+      terminal = true,
+    }, {
+      handle = json.array { { handler = "error", status_code = 503 } }, -- a file we didn't write
     } },
   }
 end
@@ -98,7 +102,7 @@ local function plain_server(o)
   local port = o.https_port == 443 and "" or ":" .. o.https_port
   local asked = local_only(o, caddy.ASK)
   asked.file = { root = o.routes .. "/tls/{http.request.uri.query.domain}",
-    try_files = json.array { "/*" } }
+    try_files = json.array { FILES } }
   asked.expression = [[{http.request.uri.query.domain}.matches("^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]]
   local redirect = text(308, "")
   redirect.headers = { Location = json.array {

@@ -21,7 +21,8 @@
 --   net:remove_bridge(app)     parks; the Docker network must be without containers
 --   net:container_address(app, used) -> "ip"   parks; `used`: addresses of existing containers
 --   net:container_gone(ip)     parks; its container was removed: forgets what connections it had
---   net:drain(pid, port) -> {count=, peers={"ip:port", ...}}   established connections
+--   net:drain(pid, port) -> {count=, peers={"ip:port", ...}, half=}   established connections of
+--       the process; half: those whose peer has stopped sending
 --   net:repair([all]) -> list of what was wrong | nil    parks; brings kernel and model together
 --   net:check() -> {{name=, ok=, message=, hint=}, ...}   for `ndctl doctor`
 --   net:down()                 parks; removes every chain, jump, route and network of the instance
@@ -38,8 +39,10 @@ local clock = require "clock"
 local fs = require "fs"
 local json = require "json"
 local netfilter = require "netfilter"
+local proc = require "proc"
 local task = require "task"
 local address = require "nd.service.network_address"
+local host = require "nd.service.network_host"
 local iptables = require "nd.service.iptables"
 local rules = require "nd.service.network_rules"
 
@@ -214,61 +217,10 @@ end
 
 ---- the kernel's side ----
 
-local function check_range(self)
-  local layout = self.layout
-  local saved = self.backend:save()
-  for _, rival in ipairs(rules.others(layout, saved)) do
-    if address.overlap(rival.range, layout.cidr) then
-      fail("range_overlap", "give this one another range with --service-cidr, or end the other "
-        .. "one and remove its rules", "the range %s is in use by the NextDeploy instance %s (%s)",
-        layout.cidr, rival.instance, rival.range)
-    end
-  end
-  local ours = "nd" .. layout.instance .. "-"
-  for line in iptables.ip("-4", "-o", "route", "show", "table", "all"):gmatch("[^\n]+") do
-    local kind, to = line:match("^(%l+) ([%d./]+)")
-    if not kind then to = line:match("^([%d./]+)") end
-    local dev = line:match(" dev (%S+)") or "?"
-    local own = dev:sub(1, #ours) == ours
-      or dev == "lo" and (to == layout.services or to == layout.host)
-    if to and kind ~= "broadcast" and address.range(to) and not own
-      and address.overlap(to, layout.cidr) then
-      fail("range_overlap", "give a free range with --service-cidr, as in 10.213.0.0/16",
-        "the range %s for service addresses overlaps %s on %s", layout.cidr, to, dev)
-    end
-  end
-end
-
--- The route makes connect() succeed up to netfilter also where there is no default route; its
--- source stays the same when network cards come and go.
-local function ensure_route(self)
-  local layout = self.layout
-  local addresses = iptables.ip("-4", "-o", "addr", "show", "dev", "lo")
-  if not addresses:find(" " .. layout.host .. "/32 ", 1, true) then
-    iptables.ip("addr", "add", layout.host .. "/32", "dev", "lo")
-  end
-  local route = iptables.ip("-4", "-o", "route", "show", layout.services)
-  if not (route:find("dev lo", 1, true) and route:find("src " .. layout.host, 1, true)) then
-    iptables.ip("route", "replace", layout.services, "dev", "lo", "src", layout.host)
-  end
-end
-
--- tcp_tw_reuse: the side that closes first holds its port for 60 s. An app that is slow to close
--- makes that the proxy, which then runs out of ports at 470 connections a second; with it a port
--- is free again after a second (RFC 6191, timestamps tell old segments from new).
-local SYSCTLS = {
-  { "net.ipv4.ip_forward", "1", "containers can't be reached from other bridges" },
-  { "net.ipv4.tcp_tw_reuse", "1", "a busy proxy runs out of source ports" },
-}
-
-local function ensure_sysctls(self)
-  for _, s in ipairs(SYSCTLS) do
-    local value = iptables.sysctl(s[1])
-    if value and value ~= s[2] then
-      self.sysctls[s[1]] = self.sysctls[s[1]] or value
-      iptables.sysctl(s[1], s[2])
-    end
-  end
+-- What failed at the start (a range in use, a missing iptables) is tried again by whoever needs
+-- it, and then it is their error.
+local function need(self)
+  if not self.up then self:start() end
 end
 
 -- While a restore runs, and after one that failed, what the kernel has isn't known: a cancelled
@@ -288,8 +240,9 @@ local function mend(self, all)
 end
 
 function Network:repair(all)
+  need(self)
   return locked(self, function()
-    ensure_route(self)
+    host.ensure_route(self.layout)
     return mend(self, all)
   end)
 end
@@ -334,17 +287,19 @@ end
 local function begin(self)
   load(self)
   self.backend = iptables.find(self.last_backend)
-  check_range(self)
-  ensure_sysctls(self)
+  host.check_range(self.layout, self.backend:save())
+  host.ensure_sysctls(self.sysctls)
   locked(self, function()
-    ensure_route(self)
+    host.ensure_route(self.layout)
     mend(self)
   end)
   changed(self)
 end
 
 function Network:start()
+  if self.up then return end
   begin(self)
+  self.up = true
   self.writer = task.spawn("network writer", writer, self)
   self.watcher = task.spawn("network watch", function()
     while true do
@@ -358,6 +313,7 @@ end
 
 function Network:restore()
   begin(self)
+  self.up = true
 end
 
 function Network:stop()
@@ -368,7 +324,8 @@ function Network:stop()
       self[name] = nil
     end
   end
-  if self.backend then self:flush() end
+  if self.up then self:flush() end
+  self.up = nil
 end
 
 ---- service addresses ----
@@ -405,6 +362,7 @@ function Network:find_service(key)
 end
 
 function Network:service(key)
+  need(self)
   local name = service_key(key)
   local s = self.services[name]
   if not s or s.freed_at then
@@ -446,6 +404,7 @@ function Network:targets(key)
 end
 
 function Network:switch(key, targets)
+  need(self)
   local s, name = known(self, key)
   local list, seen = {}, {}
   for _, target in ipairs(targets) do
@@ -474,6 +433,7 @@ function Network:switch(key, targets)
 end
 
 function Network:remove(key)
+  need(self)
   local name = service_key(key)
   local s = self.services[name]
   if not s or s.freed_at then return end
@@ -517,6 +477,7 @@ local function ensure_network(self, b, app)
 end
 
 function Network:ensure_bridge(app)
+  need(self)
   local name = app_key(app)
   local b = self.bridges[name]
   if b and not b.freed_at and self.docker:network_inspect(b.network) then return b end
@@ -545,6 +506,7 @@ function Network:ensure_bridge(app)
 end
 
 function Network:remove_bridge(app)
+  need(self)
   local name = app_key(app)
   local b = self.bridges[name]
   if not b or b.freed_at then return end
@@ -602,47 +564,29 @@ function Network:container_gone(ip)
 end
 
 function Network:drain(pid, port) -- luacheck: no self
-  local peers, seen = {}, 0
-  for _, c in ipairs(require("proc").connections(pid, port)) do
-    seen = seen + 1
-    peers[#peers + 1] = c.peer
-  end
+  local peers = {}
+  local established, ending = proc.connections(pid, port)
+  for i, c in ipairs(established) do peers[i] = c.peer end
   table.sort(peers)
-  return { count = seen, peers = peers }
+  return { count = #peers, peers = peers, half = #ending }
 end
 
 ---- doctor, and the end ----
 
-local function number(name)
-  return math.tointeger(tonumber(iptables.sysctl(name) or "")) or 0
-end
-
 function Network:check()
-  local out = {}
-  local function add(name, ok, message, hint)
-    out[#out + 1] = { name = name, ok = ok, message = message, hint = not ok and hint or nil }
-  end
   local ok, text, wrong = pcall(function()
+    need(self)
     return rules.mend(self.layout, model(self), self.backend:save())
   end)
-  add("network.rules", ok and not text, not ok and tostring(text)
-    or text and "differ in " .. table.concat(wrong, ", ")
-    or "all chains are as they should be (" .. self.backend.kind .. ")",
-    "the daemon repairs them within a second; if this stays, something removes them again")
-  for _, s in ipairs(SYSCTLS) do
-    local value = iptables.sysctl(s[1])
-    add("network." .. s[1]:match("[^.]+$"), value == s[2], s[1] .. " = " .. tostring(value),
-      "sysctl -w " .. s[1] .. "=" .. s[2] .. ": else " .. s[3])
-  end
-  local most, now = number("net.netfilter.nf_conntrack_max"),
-    number("net.netfilter.nf_conntrack_count")
-  add("network.conntrack", most == 0 or most >= 131072 and now < most * 3 // 4,
-    string.format("%d of %d connections tracked", now, most),
-    "a busy service holds 28,000 entries: sysctl -w net.netfilter.nf_conntrack_max=262144")
-  local low, high = (iptables.sysctl("net.ipv4.ip_local_port_range") or ""):match("(%d+)%s+(%d+)")
-  local ports = low and tonumber(high) - tonumber(low) + 1 or 0
-  add("network.ports", ports >= 20000, ports .. " source ports",
-    "sysctl -w net.ipv4.ip_local_port_range='32768 60999'")
+  local out = host.check()
+  table.insert(out, 1, {
+    name = "network.rules", ok = ok and not text,
+    message = not ok and tostring(text) or text and "differ in " .. table.concat(wrong, ", ")
+      or "all chains are as they should be (" .. self.backend.kind .. ")",
+    hint = not ok and type(text) == "table" and text.hint
+      or text and "the daemon repairs them at once; if this stays, something removes them again"
+      or nil,
+  })
   return out
 end
 
@@ -656,12 +600,9 @@ function Network:down()
   local text = rules.clear(self.layout, saved)
   if text then self.backend:restore(text) end
   if #rules.others(self.layout, saved) == 0 then
-    -- Forwarding stays: Docker wants it too.
-    local before = self.sysctls["net.ipv4.tcp_tw_reuse"]
-    if before then iptables.sysctl("net.ipv4.tcp_tw_reuse", before) end
+    host.restore_sysctls(self.sysctls)
   end
-  pcall(iptables.ip, "route", "del", self.layout.services, "dev", "lo")
-  pcall(iptables.ip, "addr", "del", self.layout.host .. "/32", "dev", "lo")
+  host.remove_route(self.layout)
   if self.docker then
     for _, n in ipairs(self.docker:network_list { labels = { [LABEL] = self.layout.instance } }) do
       self.docker:network_remove(n.Name)

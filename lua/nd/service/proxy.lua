@@ -11,7 +11,8 @@
 --   p:start()                  parks; write_config, then p:sync(); raises only for a full disk etc.
 --   p:sync() -> state          parks; gives a running Caddy our configuration where it differs,
 --                              and gives it back its own when ours doesn't take
---   p.state                    "up" | "down" | "refused"; p.problem: the error object, or nil
+--   p.state                    "up" | "down" | "refused" | "unknown" (not looked yet)
+--   p.problem                  the error object of a state that isn't up
 --   p:require_up()             parks; raises proxy_down or proxy_refused: before a deploy that
 --                              needs a host name
 --   p:set(host, "ip:port", tls)   parks; tls "internal" | "off"; idempotent
@@ -93,7 +94,7 @@ function proxy.new(o)
     https_port = port(o.https_port or 443, "https_port"),
     socket = o.run_dir .. "/caddy.sock",
     on_event = o.on_event or function() end,
-    state = "down",
+    state = "unknown",
   }, Proxy)
 end
 
@@ -202,6 +203,14 @@ end
 
 local function names(dir) return fs.exists(dir) and fs.list(dir) or {} end
 
+-- Not fs.write, whose temporary file Caddy might find first. Nothing is lost with a file that a
+-- power cut takes: set_all makes it again.
+local function create(path)
+  local file, why = io.open(path, "w")
+  if not file then raise("fs_io", "can't create " .. path .. ": " .. why) end
+  file:close()
+end
+
 -- Makes `at` the only file of the host's directory, so that at no moment there is none.
 local function point(self, kind, host, at)
   local dir = self.dir .. "/routes/" .. kind .. "/" .. host
@@ -210,7 +219,7 @@ local function point(self, kind, host, at)
     if name ~= at then others[#others + 1] = name end
   end
   fs.mkdir(dir, 493)
-  if not fs.exists(dir .. "/" .. at) then fs.write(dir .. "/" .. at, "", 420) end
+  if not fs.exists(dir .. "/" .. at) then create(dir .. "/" .. at) end
   if #others > 0 then task.sleep(SETTLE) end -- a request that listed the old one still finds it
   for _, name in ipairs(others) do fs.remove(dir .. "/" .. name) end
 end
