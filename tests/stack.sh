@@ -6,8 +6,8 @@
 #                                  nextdeployd.lua that go before the ones chosen here (free ports, a
 #                                  free range). Sets stack_dir, stack_run, stack_socket, stack_http.
 #   stack_daemon_start             starts nextdeployd again, as it was
-#   stack_daemon_stop [SIGNAL]
 #   stack_down                     takes both down and removes all that the instance made
+#   stack_daemon_stop [SIGNAL]     ... and waits for its end
 #   api METHOD PATH [JSON]         a request at the unix door; prints the payload, 1 on an error
 #   app_settled APP                true when no run is live and nothing drains any more
 #   load ARGUMENT...               nd-load at the front door
@@ -58,11 +58,15 @@ stack_pid() {
   cat "$stack_dir/$1.pid" 2>/dev/null || printf 0
 }
 
+stack_daemon_ready() {
+  stack_healthy || process_ended "$(stack_pid nextdeployd)"
+}
+
 stack_daemon_start() {
   setsid "$ND_BIN_DIR/nextdeployd" --config "$stack_dir/nextdeployd.lua" \
     >>"$stack_dir/nextdeployd.log" 2>&1 </dev/null &
   printf '%d' $! >"$stack_dir/nextdeployd.pid"
-  until_true "${1:-30}" stack_healthy || {
+  until_true 30 stack_daemon_ready && stack_healthy >/dev/null || {
     printf 'nextdeployd did not come up:\n' >&2
     tail -n 20 "$stack_dir/nextdeployd.log" >&2
     return 1
