@@ -128,7 +128,7 @@ local cases = {
   { "refuses the entrypoint", "docker_refused", start,
     'json 400 {"message":"exec: \\"nope\\": executable file not found"}' },
   { "redirects", "docker_protocol", inspect,
-    "send HTTP/1.1 301 Moved\\r\\nLocation: http://127.0.0.1:1/\\r\\nContent-Length: 0\\r\\n\\r\\n" },
+    "send HTTP/1.1 301 Moved\\r\\nLocation: /x\\r\\nContent-Length: 0\\r\\n\\r\\n" },
   { "switches protocols unasked", "docker_protocol", inspect,
     "send HTTP/1.1 101 UPGRADED\\r\\nUpgrade: tcp\\r\\nConnection: Upgrade\\r\\n\\r\\nhello" },
   { "waits without an exit code", "docker_protocol", wait, "json 200 {}" },
