@@ -88,8 +88,14 @@ local function body_of(ctx, from_file)
   body.strategy = o.strategy or body.strategy
   body.strategy = spellings[body.strategy] or body.strategy
   for _, key in ipairs { "port", "domain", "tls", "proxy_type", "health_check", "replicas",
-    "memory", "drain", "keep", "settle", "go_back" } do
+    "memory", "go_back" } do
     if o[key] ~= nil then body[key] = o[key] end
+  end
+  for _, name in ipairs { "drain", "keep", "settle" } do
+    if o[name] then
+      body.params = body.params or {}
+      body.params[name] = o[name]
+    end
   end
   for name, value in pairs(o.env_var or {}) do
     body.env = body.env or {}
@@ -132,7 +138,7 @@ function deploy.run(ctx)
     plan.confirm(ctx, ("Deploy %s?"):format(body.app_name), retry_command(ctx))
   end
   out.progress(("Deploying %s: %s"):format(body.app_name, body.image))
-  return act.post(ctx, { path = "/deploy", body = body, app = body.app_name })
+  return act.post(ctx, { path = "/deploy", body = body })
 end
 
 return deploy

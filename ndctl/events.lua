@@ -32,6 +32,7 @@ return {
       follow = tostring(o.follow) }
     stream.each(c, "/ws/events", query, o.follow, function(frame)
       out.print(o.json and require("json").encode(frame) or told(frame))
+      query.since = frame.seq or query.since
     end)
   end,
 }

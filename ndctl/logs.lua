@@ -9,11 +9,14 @@ local stream = require "ndctl.lib.stream"
 local term = require "term"
 local text = require "ndctl.lib.text"
 
+local ALL = 1000000 -- lines
+
+-- UTC milliseconds from a duration or a time.
 local function since_of(value)
   if not value then return nil end
   local ms = text.parse_duration(value)
-  if ms then return clock.format(clock.now() - ms) end
-  if text.parse_time(value) or value:find("^%d+$") then return value end
+  if ms then return clock.now() - ms end
+  if text.parse_time(value) then return text.parse_time(value) end
   fail.usage(("--since takes a duration or a time, not '%s'"):format(value),
     "write it as 10m, or as 2026-01-31T12:00:00Z")
 end
@@ -54,9 +57,21 @@ return {
     local app = c:call("GET", "/status", { query = c:scoped { app = ctx.args.app } })
     local query = c:scoped {
       app = ctx.args.app, follow = tostring(o.follow or false), since = since,
-      tail = o.tail or (not since and 100 or nil),
+      tail = o.tail or (since and ALL or 100),
     }
     local show = printer(ctx, type(app.instances) == "table" and #app.instances > 1)
-    stream.each(c, "/ws/logs", query, o.follow, show)
+    local last = {} -- per instance
+    stream.each(c, "/ws/logs", query, o.follow, function(frame, again)
+      local from, ms = frame.instance or "", text.parse_time(frame.time)
+      -- Opened again, the stream begins a little earlier than it broke off.
+      local seen = last[from]
+      if again and seen and ms and (ms < seen.ms or ms == seen.ms and frame.line == seen.line)
+        then return end
+      show(frame)
+      if ms then
+        last[from] = { ms = ms, line = frame.line }
+        query.since, query.tail = ms, ALL
+      end
+    end)
   end,
 }

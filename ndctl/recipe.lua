@@ -15,7 +15,7 @@ local function list(ctx)
   if ctx.options.json then return out.json(payload) end
   out.print(tables.render({
     { "RECIPE", "name" },
-    { "SUMMARY", function(row) return row.summary or (row.recipe or {}).summary end },
+    { "SUMMARY", function(row) return row.error and "broken: " .. row.error or row.summary end },
   }, payload))
 end
 
@@ -43,9 +43,8 @@ local function show(ctx)
   if ctx.options.source then
     return out.print((tostring(present(payload.source) or ""):gsub("\n$", "")))
   end
-  local header = payload.recipe or payload
-  out.print(("%s: %s"):format(name, text.clean(present(header.summary) or "")))
-  print_params(present(header.params))
+  out.print(("%s: %s"):format(name, text.clean(present(payload.summary) or "")))
+  print_params(present(payload.params))
   local readme = present(payload.readme)
   if readme then
     out.print("")
@@ -57,10 +56,9 @@ local function check(ctx)
   local recipe = files.recipe(ctx.args.path)
   local payload = ctx.client():call("POST", "/recipes/check", { body = { files = recipe.files } })
   if ctx.options.json then return out.json(payload) end
-  local header = payload.recipe or payload
   out.print(("%s: no mistakes found; %s"):format(ctx.args.path,
-    text.clean(present(header.summary) or "it has no summary")))
-  print_params(present(header.params))
+    text.clean(present(payload.summary) or "it has no summary")))
+  print_params(present(payload.params))
 end
 
 local function new(ctx)

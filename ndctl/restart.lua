@@ -13,7 +13,7 @@ return {
     local app = ctx.args.app
     out.progress(("Restarting %s ..."):format(app))
     return act.post(ctx, {
-      path = "/restart", body = { app_name = app }, app = app,
+      path = "/restart", body = { app_name = app },
       done = function(status) out.print(("%s is %s"):format(app, status.status)) end,
     })
   end,

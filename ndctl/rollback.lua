@@ -22,6 +22,6 @@ return {
     local body = { app_name = app, to = ctx.options.to }
     if ctx.options.plan then return act.plan(ctx, "/rollback", body) end
     out.progress(("Rolling %s back ..."):format(app))
-    return act.post(ctx, { path = "/rollback", body = body, app = app })
+    return act.post(ctx, { path = "/rollback", body = body })
   end,
 }

@@ -91,7 +91,7 @@ local function watch(ctx)
   else
     out.progress(("Watching %s%s; Ctrl-C stops watching only."):format(run.recipe or "run",
       present(run.app) and " of " .. run.app or ""))
-    run = follow.run(c, id, nil, follow.display())
+    run = follow.run(c, id, follow.display())
   end
   outcome.tell(c, run, { json = ctx.options.json and "run" })
 end
@@ -99,19 +99,17 @@ end
 local function cancel(ctx)
   local c = ctx.client()
   local id = ctx.args.id
-  local payload, envelope = c:call("POST", ("/runs/%s/cancel"):format(clientlib.escape(id)),
-    { body = {}, timeout_ms = 900000 })
-  if ctx.options.json then return out.json(payload) end
-  out.print(envelope.message or ("run %s is being cancelled"):format(id))
-  if type(payload) == "table" and payload.state and not follow.ended(payload) then
-    out.progress("It is undoing what it did: ndctl runs watch " .. id)
-  end
+  out.progress(("Cancelling run %s, and undoing what it did ..."):format(id))
+  local run = c:call("POST", ("/runs/%s/cancel"):format(clientlib.escape(id)),
+    { timeout_ms = 900000 })
+  if ctx.options.json then return out.json(run) end
+  out.print(("run %s: %s"):format(id, run.state))
 end
 
 return {
   name = "runs",
   summary = "List, show, watch and cancel runs of recipes.",
-  examples = { { "ndctl runs list" }, { "ndctl runs watch 0199-..." } },
+  examples = { { "ndctl runs list" }, { "ndctl runs watch 6h2k9xq4mz" } },
   commands = {
     {
       name = "list", also = { "ls" },
@@ -122,7 +120,7 @@ return {
           choices = { "running", "sleeping", "rolling_back", "done", "cleaning", "failed",
             "cancelled" },
           value = "STATE", doc = "those in one state, such as running or failed" },
-        { "limit", short = "n", type = "int", least = 1, most = 1000, default = 20, value = "N",
+        { "limit", short = "n", type = "int", least = 1, most = 200, default = 20, value = "N",
           doc = "at most so many" },
         { "before", value = "ID", doc = "those older than a run" },
       },
@@ -137,7 +135,7 @@ return {
       summary = "Show a run: its parameters, its steps, and why it failed.",
       args = { { "id" } },
       options = {},
-      examples = { { "ndctl runs show 0199a0b2-0000-7000-8000-000000000001" } },
+      examples = { { "ndctl runs show 6h2k9xq4mz" } },
       run = show,
     },
     {
@@ -145,7 +143,7 @@ return {
       summary = "Watch a run until it ends; the exit status is the run's.",
       args = { { "id" } },
       options = {},
-      examples = { { "ndctl runs watch 0199a0b2-0000-7000-8000-000000000001" } },
+      examples = { { "ndctl runs watch 6h2k9xq4mz" } },
       run = watch,
     },
     {
@@ -153,7 +151,7 @@ return {
       summary = "Cancel a run: the step in flight is interrupted, what was done is undone.",
       args = { { "id" } },
       options = {},
-      examples = { { "ndctl runs cancel 0199a0b2-0000-7000-8000-000000000001" } },
+      examples = { { "ndctl runs cancel 6h2k9xq4mz" } },
       run = cancel,
     },
   },

@@ -14,7 +14,7 @@ return {
     local app = ctx.args.app
     out.progress(("Stopping %s ..."):format(app))
     return act.post(ctx, {
-      path = "/stop", body = { app_name = app }, app = app,
+      path = "/stop", body = { app_name = app },
       done = function(status) out.print(("%s is %s"):format(app, status.status)) end,
     })
   end,

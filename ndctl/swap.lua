@@ -17,6 +17,6 @@ return {
     local body = { app_name = app, image = image }
     if ctx.options.plan then return act.plan(ctx, "/swap", body) end
     out.progress(("Swapping %s to %s ..."):format(app, image or "the kept release"))
-    return act.post(ctx, { path = "/swap", body = body, app = app })
+    return act.post(ctx, { path = "/swap", body = body })
   end,
 }

@@ -31,24 +31,18 @@ local function tell_started(ctx, payload, id)
 end
 
 -- Posts `body`; with --wait follows the run named by the answer and tells how it ended.
--- spec: path, body, app (for the events), json = "run" | "app", done(payload) where no run follows.
+-- spec: path, body, json = "run" | "app", done(payload) where no run follows.
 function act.post(ctx, spec)
-  local client, wait = ctx.client(), ctx.options.wait ~= false
-  local ws = wait and follow.listen(client, spec.app) or nil
-  local ok, payload = pcall(client.call, client, "POST", spec.path, {
+  local client = ctx.client()
+  local payload = client:call("POST", spec.path, {
     body = client:scoped(spec.body), timeout_ms = SLOW })
-  if not ok then
-    if ws then pcall(ws.close, ws) end
-    error(payload, 0)
-  end
   local id = outcome.present(payload.run_id) or outcome.present(payload.id)
   if not id or (spec.done and payload.status ~= "updating") then
-    if ws then pcall(ws.close, ws) end
     if ctx.options.json then return out.json(payload) end
     return spec.done and spec.done(payload)
   end
-  if not wait then return tell_started(ctx, payload, id) end
-  local run = follow.run(client, id, ws, follow.display())
+  if ctx.options.wait == false then return tell_started(ctx, payload, id) end
+  local run = follow.run(client, id, follow.display())
   outcome.tell(client, run, { json = ctx.options.json and (spec.json or "app") })
 end
 

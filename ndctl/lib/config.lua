@@ -17,7 +17,8 @@ config.health_keys = {
   grace = "duration", successes = "int", failures = "int",
 }
 
--- Name to type; `body` is the name in the API where it differs.
+-- Name to type; `body` is the name in the API where it differs; `param` marks what is a parameter
+-- of the strategy.
 config.keys = {
   app = { "string", body = "app_name" },
   project = { "string" },
@@ -39,9 +40,9 @@ config.keys = {
   cpu = { "number" },
   volumes = { "routes" },
   grace = { "duration" },    -- between SIGTERM and SIGKILL
-  drain = { "duration" },
-  keep = { "duration" },
-  settle = { "duration" },
+  drain = { "duration", param = true },
+  keep = { "duration", param = true },
+  settle = { "duration", param = true },
   go_back = { "boolean" },   -- to the kept release, if this one dies or turns unhealthy
   environments = { "environments" },
 }
@@ -194,7 +195,10 @@ function config.body(value)
   local body = {}
   for key, item in pairs(value) do
     local spec = config.keys[key]
-    if key == "env" then
+    if spec.param or key == "params" then
+      body.params = body.params or {}
+      for name, v in pairs(spec.param and { [key] = item } or item) do body.params[name] = v end
+    elseif key == "env" then
       body.env = {}
       for name, v in pairs(item) do body.env[name] = tostring(v) end
     else

@@ -1,8 +1,8 @@
 -- lib/follow.lua - waits for a run to end, showing it, through restarts of the daemon.
 --
--- Listens on /ws/events; where the connection breaks it is opened again since the last event seen,
--- and the run itself is read to close the gap. While the WebSocket can't be had, the run is polled.
--- A daemon that stays away for a minute is `lost`. Ctrl-C leaves the run alone and says so.
+-- Listens on /ws/events, from the run's first event; where the connection breaks it is opened again
+-- after the last event seen. While the WebSocket can't be had, the run is polled. A daemon that
+-- stays away for a minute is `lost`. Ctrl-C leaves the run alone and says so.
 
 local clientlib = require "ndctl.lib.client"
 local clock = require "clock"
@@ -35,15 +35,6 @@ function follow.display()
     width = function() return term.size(2) end,
     write = function(s) if not out.quiet then out.raw_note(s) end end,
   }
-end
-
--- Starts to listen before the run is asked for, so that no event is missed; nil where it can't.
-function follow.listen(client, app)
-  local ok, ws = pcall(client.websocket, client, "/ws/events", client:scoped {
-    app = app, follow = "true" })
-  if ok then return ws end
-  if type(ws) == "table" and ws.code == "cancelled" then error(ws, 0) end
-  return nil
 end
 
 local Watch = {}
@@ -100,14 +91,15 @@ end
 function Watch:take(frames)
   local last = false
   for _, frame in ipairs(frames) do
-    if frame.seq then self.seq = math.max(self.seq or 0, frame.seq) end
-    if frame.run == self.id then last = self.live:frame(frame) or last end
+    if frame.seq then self.seq = math.max(self.seq, frame.seq) end
+    last = self.live:frame(frame) or last
   end
   return last
 end
 
 function Watch:until_ended()
-  local run = self:look()
+  local run
+  self:reopen()
   while not run do
     if self.ws then
       local frames = clientlib.receive(self.ws, self.live.options.tty and DRAW_EVERY or 500)
@@ -132,10 +124,9 @@ local function say_it_goes_on(id)
     "  stop it    ndctl runs cancel " .. id)
 end
 
--- Waits until run `id` has ended and returns it as GET /runs/ID gives it. `ws` comes from
--- follow.listen, or is nil.
-function follow.run(client, id, ws, live)
-  local watch = setmetatable({ client = client, id = id, ws = ws, live = live,
+-- Waits until run `id` has ended and returns it as GET /runs/ID gives it.
+function follow.run(client, id, live)
+  local watch = setmetatable({ client = client, id = id, live = live, seq = 0,
     heard = clock.monotonic() }, Watch)
   local ok, result = pcall(watch.until_ended, watch)
   live:stop()

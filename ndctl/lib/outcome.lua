@@ -106,7 +106,9 @@ local function add_probes(lines, probes)
   for i = first, #probes do
     local probe = probes[i]
     if type(probe) == "table" then
-      lines[#lines + 1] = ("  %s  %s"):format(tostring(probe.time), text.clean(probe.result or ""))
+      local times = probe.count and (" (%d times)"):format(probe.count) or ""
+      lines[#lines + 1] = ("  %s  %s%s"):format(tostring(probe.time),
+        text.clean(probe.result or ""), times)
     else
       lines[#lines + 1] = "  " .. text.clean(probe)
     end

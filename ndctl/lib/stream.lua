@@ -1,7 +1,6 @@
 -- lib/stream.lua - the frames of a WebSocket, through breaks of the connection.
 --
--- Every frame has a sequence number; a stream that breaks is opened again after the last one seen,
--- for up to a minute (restarts of the daemon).
+-- A stream that breaks is opened again where it was, for up to a minute (restarts of the daemon).
 
 local clientlib = require "ndctl.lib.client"
 local clock = require "clock"
@@ -24,18 +23,16 @@ local function open_again(client, path, query)
   fail.raise("lost", ("the daemon at %s hasn't answered for a minute"):format(client.host))
 end
 
--- Calls visit(frame) for every frame; returns at the stream's end, which with `follow` never comes.
+-- Calls visit(frame, again) for every frame, `again` being true after the first break; returns at
+-- the stream's end, which with `follow` never comes. `visit` notes in `query` from where to go on.
 function stream.each(client, path, query, follow, visit)
-  local ws = client:websocket(path, query)
+  local ws, again = client:websocket(path, query), false
   while true do
     local frames, code = clientlib.receive(ws)
     if frames then
-      for _, frame in ipairs(frames) do
-        visit(frame)
-        if frame.seq then query.since, query.tail = frame.seq, nil end
-      end
+      for _, frame in ipairs(frames) do visit(frame, again) end
     elseif follow then
-      ws = open_again(client, path, query)
+      ws, again = open_again(client, path, query), true
     elseif code == 1000 then
       return
     else

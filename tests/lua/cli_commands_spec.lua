@@ -61,13 +61,8 @@ local function run_routes(run, more)
     end,
     ["GET /runs/" .. RUN] = { payload = run },
     ["GET /apps/web"] = { payload = app_with_releases() },
-    ["POST /deploy"] = { payload = app { status = "updating" } },
-    ["POST /runs"] = { payload = run_of { state = "running" } },
-    ["GET /recipes/bluegreen"] = { payload = { name = "bluegreen", summary = "Blue and green.",
-      params = { { name = "app", type = "app", required = true },
-        { name = "image", type = "image", required = true },
-        { name = "drain", type = "duration", default = "30s" } },
-      readme = "# bluegreen\n", source = "return recipe {}\n" } },
+    ["POST /deploy"] = { status = 202, payload = app { status = "updating" } },
+    ["POST /runs"] = { status = 202, payload = run_of { state = "running" } },
   }
   for name, route in pairs(more or {}) do routes[name] = route end
   return routes
@@ -135,12 +130,14 @@ describe("ndctl", function()
     local r = ndctl { "deploy", "web:v2", "--app", "web", "--port", "8080", "-e", "A=1",
       "-e", "B=x=y",
       "--strategy", "blue-green", "--health-check", "/api/health", "--replicas", "2",
+      "--drain", "5s",
       "--domain", "web.example.com", "--env", "staging", "--project", "shop" }
     assert.equal(0, r.status, r.stderr)
     assert.same({
       app_name = "web", image = "web:v2", port = 8080, env = { A = "1", B = "x=y" },
       strategy = "bluegreen", health_check = "/api/health", replicas = 2,
       domain = "web.example.com", environment = "staging", project = "shop",
+      params = { drain = "5s" },
     }, d:asked("POST /deploy").body)
     assert.matches("ok       1.2s  pull web:v2\n", r.stderr)
     assert.matches("web is live: release 2 of web:v2 %(sha256:0123456789ab%), in 2.4s", r.stdout)
@@ -163,7 +160,7 @@ describe("ndctl", function()
   it("tells why a deploy failed: error, probes, logs, what still serves, what to do", function()
     local failure = { code = "unhealthy", message = "release 3 was not healthy within 60s",
       hint = "look at the probes", data = {
-        probes = { { time = "12:00:01", result = "GET /: connection refused" } },
+        probes = { { time = "12:00:01", result = "GET /: connection refused", count = 3 } },
         logs = {} } }
     for i = 1, 60 do failure.data.logs[i] = "line " .. i end
     daemon(run_routes(run_of { state = "failed", error = failure, effects = {
@@ -175,7 +172,7 @@ describe("ndctl", function()
     assert.equal("", r.stdout)
     assert.matches("Failed: release 3 was not healthy within 60s %(unhealthy%)", r.stderr)
     assert.matches("step  wait until healthy, at recipe.lua:20", r.stderr)
-    assert.matches("12:00:01  GET /: connection refused", r.stderr)
+    assert.matches("12:00:01  GET /: connection refused %(3 times%)", r.stderr)
     assert.matches("Last 50 log lines", r.stderr)
     assert.matches("  | line 60\n", r.stderr, 1, true)
     assert.is_nil(r.stderr:find("| line 10\n", 1, true))
@@ -212,6 +209,7 @@ describe("ndctl", function()
       ["WS /ws/events"] = function(ws, request)
         connections = connections + 1
         if connections == 1 then
+          assert.equal("0", request.query.since)
           ws:send(json.encode { seq = 41, kind = "effect.asked", run = RUN,
             data = { n = 1, name = "docker.pull", label = "pull web:v2" } })
           ws:close(1001, "restarting")
@@ -231,32 +229,18 @@ describe("ndctl", function()
     assert.equal(1, times, r.stderr)
   end)
 
-  it("runs a recipe by name with its parameters checked and typed", function()
+  it("runs a recipe by name with its parameters", function()
     daemon(run_routes(run_of()))
     local r = ndctl { "run", "recipe", "bluegreen", "--app", "web", "--image", "web:v2",
-      "--drain=5s" }
+      "--drain=5s", "--param", "keep=1m" }
     assert.equal(0, r.status, r.stderr)
     assert.same({ recipe = "bluegreen", app_name = "web",
-      params = { app = "web", image = "web:v2", drain = "5s" } }, d:asked("POST /runs").body)
-    r = ndctl { "run", "recipe", "bluegreen", "--app", "web", "--imgae", "web:v2" }
-    assert.equal(2, r.status)
-    assert.matches("did you mean %-%-image", r.stderr)
-    r = ndctl { "run", "recipe", "bluegreen", "--app", "web" }
-    assert.equal(2, r.status)
-    assert.matches("needs %-%-image", r.stderr)
-  end)
-
-  it("names the nearest recipe to an unknown one", function()
-    daemon { ["GET /recipes"] = { payload = { { name = "bluegreen" }, { name = "recreate" } } } }
-    local r = ndctl { "run", "recipe", "bluegren", "--app", "web" }
-    assert.equal(4, r.status)
-    assert.matches("did you mean bluegreen", r.stderr)
+      params = { image = "web:v2", drain = "5s", keep = "1m" } }, d:asked("POST /runs").body)
+    assert.equal(2, ndctl({ "run", "recipe", "bluegreen", "--image", "web:v2" }).status)
   end)
 
   it("sends a recipe's folder along when it is a path", function()
-    daemon(run_routes(run_of(), {
-      ["POST /recipes/check"] = { payload = { params = json.array {} } },
-    }))
+    daemon(run_routes(run_of()))
     local dir = support.dir()
     fs.mkdir(dir .. "/mine/lib", 448)
     fs.write(dir .. "/mine/recipe.lua", "return recipe {}")
@@ -306,9 +290,10 @@ describe("ndctl", function()
     r = ask("y\n")
     assert.equal(0, r.status, r.stdout)
     assert.matches("web is live", r.stdout)
+    d.requests = {}
     r = ndctl({ "deploy", "--yes", "--port", "81" }, { cwd = dir })
     assert.equal(0, r.status, r.stderr)
-    assert.equal(81, d.requests[#d.requests - 2].body.port)
+    assert.same({ app_name = "web", image = "web:v2", port = 81 }, d:asked("POST /deploy").body)
     fs.remove(dir, { recursive = true })
   end)
 
@@ -367,7 +352,7 @@ describe("ndctl", function()
           line = "one" })
         ws:send(json.encode(json.array { { seq = 2, time = "t2", line = "two" },
           { seq = 3, time = "t3", line = "three" } }))
-        ws:close(1000, "")
+        ws:close(1000, "that was all")
       end,
     }
     local r = ndctl { "logs", "--tail", "3", "web" }
@@ -379,11 +364,39 @@ describe("ndctl", function()
     assert.equal("t1  one\nt2  two\nt3  three\n", ndctl({ "logs", "-t", "web" }).stdout)
   end)
 
+  it("follows a log through a restart of the daemon, no line twice", function()
+    local connections = 0
+    daemon {
+      ["GET /status"] = { payload = app() },
+      ["WS /ws/logs"] = function(ws, request)
+        connections = connections + 1
+        local function line(ms, s)
+          ws:send(json.encode { seq = 1, instance = "a", line = s,
+            time = ("2026-01-31T12:00:00.%03dZ"):format(ms) })
+        end
+        if connections == 1 then
+          line(100, "one")
+          line(200, "two")
+          return ws:close(1001, "restarting")
+        end
+        assert.equal("1769860800200", request.query.since)
+        line(100, "one")
+        line(200, "two")
+        line(300, "three")
+        ws:recv()
+      end,
+    }
+    local r = ndctl({ "logs", "-f", "web" },
+      { argv = { "timeout", "--signal=INT", "--preserve-status", "2" } })
+    assert.equal(130, r.status)
+    assert.equal("one\ntwo\nthree\n", r.stdout)
+  end)
+
   it("stops, restarts, swaps, rolls back and destroys", function()
     daemon(run_routes(run_of(), {
       ["POST /stop"] = { payload = app { status = "stopped" } },
       ["POST /restart"] = { payload = app() },
-      ["POST /swap"] = { payload = app { status = "updating" } },
+      ["POST /swap"] = { status = 202, payload = app { status = "updating" } },
       ["POST /rollback"] = { payload = app { status = "updating" } },
       ["DELETE /apps/web"] = { payload = {} },
     }))

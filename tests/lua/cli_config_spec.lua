@@ -16,13 +16,14 @@ describe("nextdeploy.lua", function()
   it("becomes the body of a deploy", function()
     local value = config.parse [[
       return {
-        app = "web", image = "web:v1", port = 8080, env = { PORT = 8080, DEBUG = false },
+        app = "web", image = "web:v1", port = 8080, drain = "5s", params = { x = 1 },
+        env = { PORT = 8080, DEBUG = false },
         health = { path = "/up", deadline = "30s" },
         environments = { staging = { domain = "s.example.com", env = { DEBUG = true } } },
       }
     ]]
     assert.same({
-      app_name = "web", image = "web:v1", port = 8080,
+      app_name = "web", image = "web:v1", port = 8080, params = { drain = "5s", x = 1 },
       env = { PORT = "8080", DEBUG = "true" },
       health_check = { path = "/up", deadline = "30s" },
       domain = "s.example.com", environment = "staging",
@@ -61,34 +62,11 @@ describe("nextdeploy.lua", function()
 end)
 
 describe("a recipe's parameters", function()
-  local declared = {
-    { name = "app", type = "app", required = true }, { name = "drain", type = "duration" },
-    { name = "fast", type = "boolean" }, { name = "health", type = "health" },
-    { name = "hosts", type = "list" },
-  }
-
   it("are texts, switches, lists, members and JSON", function()
-    assert.same({ app = "web", hosts = { "a", "b" }, fast = true, drain = "5s",
-      health = { path = "/up" } },
-      params.read({ app = "web", hosts = { "a", "b" }, fast = true, drain = "5s",
-        ["health.path"] = "/up" }, declared, "r"))
-    assert.is_false(params.read({ app = "web", fast = "no" }, declared, "r").fast)
-    assert.same({ path = "/up" },
-      params.read({ app = "web", health = '{"path":"/up"}' }, declared, "r").health)
-  end)
-
-  it("are refused where the recipe has none such, or one is missing", function()
-    local function wrong(given)
-      local ok, err = pcall(params.read, given, declared, "r")
-      assert.is_false(ok)
-      assert.equal("usage", err.code)
-      return err
-    end
-    assert.equal("did you mean --drain?", wrong({ app = "web", drian = "5s" }).hint)
-    assert.matches("needs %-%-app", wrong({ drain = "3s" }).message)
-    assert.matches("true or false", wrong({ app = "web", fast = "x" }).message)
-    assert.matches("needs a value", wrong({ app = "web", drain = true }).message)
-    assert.matches("given 2 times", wrong({ app = { "a", "b" } }).message)
+    assert.same({ hosts = { "a", "b" }, fast = true, drain = "5s", count = "3",
+      health = { path = "/up", port = "81" }, probe = { path = "/" } },
+      params.read { hosts = { "a", "b" }, fast = true, drain = "5s", count = "3",
+        ["health.path"] = "/up", ["health.port"] = "81", probe = '{"path":"/"}' })
   end)
 end)
 
