@@ -64,10 +64,11 @@ const char *nd_http_parse_method(const struct nd_http_parse *p)
 /* Takes the next element, without its blanks, off the front of a comma-separated list. */
 static bool list_next(struct nd_http_text *list, struct nd_http_text *item)
 {
-    const char *p = list->data, *end = p + list->length, *stop;
+    const char *p = list->data, *end, *stop;
 
     if (!list->length)
         return false;
+    end = p + list->length;
     stop = memchr(p, ',', list->length);
     list->data = stop ? stop + 1 : end;
     list->length = (size_t)(end - list->data);
