@@ -1,5 +1,5 @@
 std = "lua54"
-max_line_length = 100
+max_line_length = 120
 -- What a recipe sees without `require` (lua/nd/recipe/).
 files["recipes/**/*.lua"] = {
   read_globals = {
