@@ -34,8 +34,16 @@ end
 -- spec: path, body, json = "run" | "app", done(payload) where no run follows.
 function act.post(ctx, spec)
   local client = ctx.client()
-  local payload = client:call("POST", spec.path, {
+  local ok, payload = pcall(client.call, client, "POST", spec.path, {
     body = client:scoped(spec.body), timeout_ms = SLOW })
+  if not ok then
+    if type(payload) == "table" and payload.code == "cancelled" and not payload.http then
+      out.note("", "Interrupted before the daemon answered; it may do it all the same.",
+        "  look    ndctl runs list")
+      payload.shown = true
+    end
+    error(payload, 0)
+  end
   local id = outcome.present(payload.run_id) or outcome.present(payload.id)
   if not id or (spec.done and payload.status ~= "updating") then
     if ctx.options.json then return out.json(payload) end
@@ -43,7 +51,8 @@ function act.post(ctx, spec)
   end
   if ctx.options.wait == false then return tell_started(ctx, payload, id) end
   local run = follow.run(client, id, follow.display())
-  outcome.tell(client, run, { json = ctx.options.json and (spec.json or "app") })
+  outcome.tell(client, run, { json = ctx.options.json and (spec.json or "app"),
+    result = spec.json == "run" })
 end
 
 return act

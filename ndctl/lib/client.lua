@@ -92,6 +92,19 @@ function Client:unreachable(err)
   return fail.new("unreachable", ("can't reach the daemon at %s: %s"):format(self.host, why), hint)
 end
 
+-- One release apart is fine; further apart is said, once.
+function Client:check_skew(answer)
+  local theirs = (answer.headers.server or ""):match("^nextdeployd/([%d.]+)")
+  if not theirs or self.skew_checked then return end
+  self.skew_checked = true
+  local major, minor = theirs:match("^(%d+)%.(%d+)")
+  local own_major, own_minor = term.version:match("^(%d+)%.(%d+)")
+  if major and (major ~= own_major or math.abs(minor - own_minor) > 1) then
+    require("ndctl.lib.out").note(("Note: this is ndctl %s and the daemon is %s; more than one "
+      .. "release apart, they may misunderstand each other."):format(term.version, theirs))
+  end
+end
+
 local transport = { http_connect = true, http_dns = true, http_tls = true, http_timeout = true }
 
 function Client:request(method, path, options)
@@ -103,7 +116,10 @@ function Client:request(method, path, options)
     body = body, timeout_ms = options.timeout_ms or 60000, connect_timeout_ms = 5000,
     max_bytes = 64 * 1024 * 1024,
   })
-  if ok then return answer end
+  if ok then
+    self:check_skew(answer)
+    return answer
+  end
   local err = answer
   if type(err) ~= "table" then error(err, 0) end
   if transport[err.code] then error(self:unreachable(err), 0) end

@@ -178,7 +178,8 @@ local function raise_failure(run, err)
   error(e, 0)
 end
 
--- Tells how `run` ended. options: json = what to print instead of the summary.
+-- Tells how `run` ended. options: json = "run" | "app", what to print instead of the summary;
+-- result = true adds what the recipe returned.
 function outcome.tell(client, run, options)
   local clock = require "clock"
   local app = app_of(client, run)
@@ -203,6 +204,11 @@ function outcome.tell(client, run, options)
   else
     out.print(("run %s of %s: done%s"):format(run.id, run.recipe or "?",
       elapsed and ", in " .. text.duration(elapsed) or ""))
+  end
+  local result = options.result and present(run.result)
+  if result then
+    out.print("  result    " .. (type(result) == "string" and text.clean(result)
+      or require("json").encode(result)))
   end
   local later = present(run.error)
   if later then

@@ -310,6 +310,14 @@ describe("ndctl", function()
     assert.equal("app_not_found", refusal.code)
   end)
 
+  it("says when the daemon is more than one release away", function()
+    daemon { ["GET /status"] = { payload = json.array {} } }
+    d.version = "7.0.0"
+    assert.matches("the daemon is 7.0.0", ndctl({ "status" }).stderr)
+    d.version = ndctl({ "version" }).stdout:match("[%d.]+")
+    assert.is_nil(ndctl({ "status" }).stderr:find("daemon is"))
+  end)
+
   it("lists apps, instances, runs, recipes and tokens in tables", function()
     daemon {
       ["GET /status"] = { payload = { app() } },

@@ -39,7 +39,9 @@ function Daemon:handle(request)
     return { upgrade = function(ws) route(ws, request) end }
   end
   if type(route) == "function" then route = route(request, seen) end
-  return envelope(route)
+  local answer = envelope(route)
+  if self.version then answer.headers.server = "nextdeployd/" .. self.version end
+  return answer
 end
 
 function Daemon:close()
