@@ -43,6 +43,12 @@ static void out_of_memory(struct nd_sandbox *box)
     _exit(ND_WORKER_MEMORY);
 }
 
+static int host_out_of_memory(lua_State *L)
+{
+    out_of_memory(&run_of(L)->box);
+    return 0;
+}
+
 /* ---- frames ---- */
 
 /* Pushes the next frame's value; ends the process where there is none. */
@@ -174,9 +180,15 @@ static int host_embedded(lua_State *L)
 static void push_host(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"recv", host_recv},         {"send", host_send},   {"encode", host_encode},
-        {"decode", host_decode},     {"where", host_where}, {"traceback", host_traceback},
-        {"embedded", host_embedded}, {NULL, NULL},
+        {"recv", host_recv},
+        {"send", host_send},
+        {"encode", host_encode},
+        {"decode", host_decode},
+        {"where", host_where},
+        {"traceback", host_traceback},
+        {"embedded", host_embedded},
+        {"out_of_memory", host_out_of_memory},
+        {NULL, NULL},
     };
 
     luaL_newlib(L, functions);

@@ -12,6 +12,7 @@
  *   where(fn) -> "recipe.lua:18" | nil             where a function begins
  *   traceback(text) -> text                        without the library's own lines
  *   embedded(module) -> source | nil               a module of the library in this binary
+ *   out_of_memory()                                ends the process
  *   json                                           the module of marshal.h, as it comes
  */
 #ifndef ND_SCRIPT_RECIPE_H

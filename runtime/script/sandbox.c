@@ -19,7 +19,7 @@ static bool has_room(struct nd_sandbox *box, size_t more)
         box->collecting = false;
         return true;
     }
-    if (box->collecting)
+    if (box->collecting || more > box->limit)
         box->out_of_memory(box);
     box->collecting = true;
     return false;
@@ -36,7 +36,7 @@ static void *allocate(void *ud, void *ptr, size_t old_size, size_t size)
         free(head);
         return NULL;
     }
-    if (size + HEAD > had && (size > box->limit || !has_room(box, size + HEAD - had)))
+    if (size + HEAD > had && !has_room(box, size + HEAD - had))
         return NULL;
     head = realloc(head, size + HEAD);
     if (!head)

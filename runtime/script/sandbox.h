@@ -8,7 +8,8 @@
  *
  * Memory is counted by the allocator. A request over the limit makes Lua collect garbage once; if
  * that did not help, `out_of_memory` is called and must not return, so no `pcall` can catch it. It
- * may not touch the Lua state.
+ * may not touch the Lua state. Lua's string buffers alone don't collect and retry: they raise the
+ * text "not enough memory", which the recipe library's protected calls treat likewise.
  *
  * What it does not do: time. A loop without end is ended from outside, by RLIMIT_CPU or a kill.
  * One thing remains that may differ between processes: the length `#t` of a table with holes, from

@@ -6,12 +6,14 @@ local task = require "task"
 local driver = require "tests.lua.replay.driver"
 local tree = require "tests.lua.replay.tree"
 
-local TREES = math.tointeger(tonumber(os.getenv("ND_TREES") or "")) or 300
+local TREES = math.tointeger(tonumber(os.getenv("ND_TREES") or "")) or 200
 local FIRST = math.tointeger(tonumber(os.getenv("ND_TREE") or "")) or 1
 local AT_ONCE = 4
 local EFFECTS = 400 -- a tree that wants more is left at that
 
-local counts = { trees = 0, kills = 0, effects = 0, cut = 0, undone = 0, failed = 0 }
+local counts = {
+  trees = 0, kills = 0, effects = 0, cut = 0, undone = 0, failed = 0, cancels = 0, rollbacks = 0,
+}
 
 local function world(r)
   return {
@@ -29,7 +31,7 @@ end
 local function run_tree(seed)
   local r = tree.random(seed + 1000000)
   local run = driver.new(tree.source(seed), seed, world(r))
-  local kill_every = r(1, 4) == 1 and 4 or 12
+  local kill_every = r(1, 4) == 1 and 5 or 20
   run:attach()
   while not run.result and #run.journal < EFFECTS do
     local choices = run:choices()
@@ -82,6 +84,10 @@ local function one(seed)
   counts.effects = counts.effects + #run.journal
   counts.failed = counts.failed + (run.result and run.result.type == "failed" and 1 or 0)
   counts.cut = counts.cut + (run.result and 0 or 1)
+  for _, e in ipairs(run.journal) do
+    counts.cancels = counts.cancels + (e.name == "task.cancel" and 1 or 0)
+    counts.rollbacks = counts.rollbacks + (e.name == "task.rollback" and 1 or 0)
+  end
   for _ in pairs(run.undone) do
     counts.undone = counts.undone + 1
   end
@@ -105,9 +111,10 @@ describe("a run that is killed again and again", function()
     for _, t in ipairs(running) do
       t:join()
     end
-    print(("%d trees, %d kills, %d effects, %d undone, %d ended by an error, %d cut short, %d mismatches")
-      :format(counts.trees, counts.kills, counts.effects, counts.undone, counts.failed, counts.cut,
-        #mismatches))
+    print(("%d trees, %d kills, %d effects (%d cancels, %d rollbacks of %d effects), "
+      .. "%d ended by an error, %d cut short, %d mismatches"):format(counts.trees, counts.kills,
+      counts.effects, counts.cancels, counts.rollbacks, counts.undone, counts.failed, counts.cut,
+      #mismatches))
     assert.same({}, mismatches)
   end)
 

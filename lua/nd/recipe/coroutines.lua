@@ -13,6 +13,7 @@ local rawstatus, rawrunning, rawclose = coroutine.status, coroutine.running, cor
 local rawisyieldable, rawpcall, rawxpcall = coroutine.isyieldable, pcall, xpcall
 local enter, leave, current = scheduler.enter_protected, scheduler.leave_protected,
   scheduler.current
+local check_memory = scheduler.check_memory
 local task_coroutines, PARK = scheduler.task_coroutines, scheduler.PARK
 local rawequal, type, error = rawequal, type, error
 
@@ -23,6 +24,9 @@ local parked = {} -- thread -> true while an effect asked inside it is waited fo
 -- ---- protected calls ----
 
 local function left(task, shield, ok, ...)
+  if not ok then
+    check_memory((...))
+  end
   if task then
     leave(task, shield, (...))
   end

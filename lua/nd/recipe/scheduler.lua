@@ -92,6 +92,13 @@ local function must_raise(task)
   return task.cancelled and not task.shield
 end
 
+-- Running out of memory ends the process: a protected call that holds it lets nothing go on.
+function M.check_memory(err)
+  if err == "not enough memory" then
+    host.out_of_memory()
+  end
+end
+
 -- What a protected call does on its way in: the state to restore.
 function M.enter_protected(task)
   local shield = task.shield
@@ -240,6 +247,7 @@ end
 -- ---- tasks ----
 
 local function describe_error(err)
+  M.check_memory(err)
   err = errors.of(err)
   if not err.traceback then
     err.traceback = host.traceback(tostring(err.message))

@@ -1,12 +1,13 @@
 -- A run's journal and the daemon's side of the seam, without a daemon: what a recipe asks is
 -- written down, answered in any order, and replayed to a new worker after each death of the old.
 --
--- The journal is a list of effects by `n` (asked order); `answered` lists their numbers in the order
--- of the answers. Together they are all that survives a crash. The two effects with meaning here:
---   task.cancel(tasks)    each effect of these tasks (and below) that was asked before it and is not
---                         answered yet is answered first: with "cancelled", or with its result, if
---                         it had just completed. task.* effects are never interrupted.
---   task.rollback(tasks)  the undos of these tasks' effects, the newest first.
+-- The journal is a list of effects by `n` (asked order); `answered` lists their numbers in the
+-- order of the answers. Together they are all that survives a crash. Two effects have a meaning:
+--   task.cancel{tasks}    each effect of these tasks (and below) that was asked before it and is
+--                         not answered yet is answered first: with "cancelled", or with its result
+--                         if it had just completed. task.* effects are never interrupted. What the
+--                         tasks ask for after it (their clean-up) has a higher `n` and is left be.
+--   task.rollback{tasks}  the undos of these tasks' effects, the newest first.
 
 local json = require "json"
 local worker = require "worker"

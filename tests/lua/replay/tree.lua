@@ -19,27 +19,32 @@ end
 
 local prelude = [[
 local out = {}
-local function note(...) out[#out + 1] = table.concat({ ... }, " ") end
+local function note(...)
+  local words = {}
+  for i = 1, select("#", ...) do words[i] = tostring((select(i, ...))) end
+  out[#out + 1] = table.concat(words, " ")
+end
 local function closing(fn) return setmetatable({}, { __close = fn }) end
 local function say(e) return type(e) == "table" and e.code or tostring(e) end
 ]]
 
+-- An effect that fails ends what it is in; most of them are caught, so that trees live longer.
 local effects = {
   function(r) return ('docker.pull("image%d")'):format(r(1, 9)) end,
   function(r) return ('app.start("web", { id = "image%d" })'):format(r(1, 9)) end,
   function(r) return ("time.sleep(%d)"):format(r(1, 99)) end,
-  function(r) return ('http.request { url = "http://h/%d", timeout = "%ds" }'):format(r(1, 9), r(1, 9)) end,
+  function(r) return ('http.request { url = "http://h/%d", timeout = "2s" }'):format(r(1, 9)) end,
   function() return "uuid()" end,
 }
 
 local node
 
-local function list(g, depth, separator)
+local function list(g, depth)
   local parts = {}
-  for i = 1, g.r(1, 3) do
+  for i = 1, g.r(1, 4) do
     parts[i] = node(g, depth)
   end
-  return table.concat(parts, separator or "\n")
+  return table.concat(parts, "\n")
 end
 
 local function branches(g, depth)
@@ -53,40 +58,48 @@ end
 
 local function effect(g)
   g.label = g.label + 1
-  return ("note('%d', tostring(%s))"):format(g.label, effects[g.r(1, #effects)](g.r))
+  local call = effects[g.r(1, #effects)](g.r)
+  if g.r(1, 3) == 1 then
+    return ("note('%d', tostring(%s))"):format(g.label, call)
+  end
+  return ("note('%d', tostring(select(2, pcall(function() return %s end))))"):format(g.label, call)
 end
 
 local shapes = {
-  effect, effect, effect,
+  effect, effect,
   function(g, depth) return ("note('all', task.all(%s))"):format(branches(g, depth)) end,
   function(g, depth) return ("note('race', task.race(%s))"):format(branches(g, depth)) end,
   function(g, depth)
-    return ("note('timeout', task.timeout('%ds', function()\n%s\nreturn 't'\nend))"):format(
-      g.r(1, 9), list(g, depth))
+    return ("note('timeout', pcall(task.timeout, '%ds', function()\n%s\nreturn 't'\nend))")
+      :format(g.r(1, 9), list(g, depth))
   end,
   function(g, depth)
     local after = g.r(1, 3) == 1 and "if not ok then error(e, 0) end" or node(g, depth)
-    return ("do local ok, e = pcall(function()\n%s\nend) note(tostring(ok), say(e))\n%s end"):format(
-      list(g, depth), after)
+    return ("do local ok, e = pcall(function()\n%s\nend) note(tostring(ok), say(e))\n%s end")
+      :format(list(g, depth), after)
   end,
   function(g, depth)
-    return ("do local c <close> = closing(function(_, e) note('close', say(e))\n%s end)\n%s end"):format(
-      list(g, depth), list(g, depth))
+    return ("do local c <close> = closing(function(_, e) note('close', say(e))\n%s end)\n%s end")
+      :format(list(g, depth), list(g, depth))
   end,
   function(g, depth) return ("for i = 1, %d do\n%s\nend"):format(g.r(1, 3), node(g, depth)) end,
   function(g, depth)
     return ("for i = 1, 3 do pcall(function()\n%s\nend) end"):format(node(g, depth))
   end,
   function(g, depth)
-    return ("for v in coroutine.wrap(function()\n%s\ncoroutine.yield('v%d')\n%s end) do note(v)\n%s end")
+    return ("for v in coroutine.wrap(function()\n%s\ncoroutine.yield('v%d')\n%s end) do\n%s end")
       :format(node(g, depth), g.r(1, 9), node(g, depth), node(g, depth))
   end,
   function(g)
     return ("undo('label %d', app.remove, { release = %d })"):format(g.r(1, 9), g.r(1, 9))
   end,
-  function(g) return g.r(1, 3) == 1 and ("error('oops %d')"):format(g.r(1, 9)) or "note('calm')" end,
-  function(g) return g.r(1, 3) == 1 and ("fail('failed %d')"):format(g.r(1, 9)) or "log('hello')" end,
-  function() return "for k, v in pairs({ b = 1, a = 2, [3] = 3, [{}] = 4 }) do note(tostring(k)) end" end,
+  function(g)
+    return g.r(1, 8) == 1 and ("error('oops %d')"):format(g.r(1, 9)) or "note('calm')"
+  end,
+  function(g)
+    return g.r(1, 8) == 1 and ("fail('failed %d')"):format(g.r(1, 9)) or "log('hello')"
+  end,
+  function() return "for k in pairs({ b = 1, a = 2, [3] = 3, [{}] = 4 }) do note(k) end" end,
   function() return "note(math.random(1000))" end,
 }
 
