@@ -81,7 +81,7 @@ local function show_app(ctx, name)
     { "scope", scope_text(app) },
     { "url", outcome.urls(app) },
     { "address", present(app.service_address) },
-    { "port", present(app.port) },
+    { "port", app.port ~= 0 and present(app.port) or nil },
     { "strategy", present(app.strategy) },
     { "previous", present(app.previous) and ("release %d; ndctl rollback %s goes back to it")
       :format(app.previous, app.app_name) },

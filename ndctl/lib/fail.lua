@@ -25,7 +25,8 @@ end
 local by_code = {
   usage = 2, config = 2, cancelled = 130, declined = 1, unreachable = 7, lost = 7,
   not_allowed = 3, unauthorized = 3, forbidden = 3, capability = 3, run_conflict = 5,
-  host_taken = 5, unhealthy = 6, not_found = 4,
+  host_taken = 5, nothing_to_roll_back = 5, past_pivot = 5, run_ended = 5, unhealthy = 6,
+  not_found = 4, recipe_syntax = 2,
 }
 
 local by_http = { [400] = 2, [401] = 3, [403] = 3, [404] = 4, [409] = 5, [504] = 6 }
@@ -40,6 +41,7 @@ function fail.status(err)
   local code = err.code or ""
   if err.run and (bad_release[code] or err.bad_release) then return 6 end
   if by_code[code] then return by_code[code] end
+  if code:find("^bad_") then return 2 end
   if code:find("timeout", 1, true) or code:find("deadline", 1, true)
     or code:find("unhealthy", 1, true) then
     return 6

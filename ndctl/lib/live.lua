@@ -176,11 +176,6 @@ handlers["run.log"] = function(self, data)
     .. text.clean(data.text or ""))
 end
 
-handlers["run.rolling_back"] = function(self)
-  self:finished(self.options.tty and "           undoing what was done"
-    or "undo           undoing what was done")
-end
-
 handlers["run.undo"] = function(self, data)
   self:finished(self:line(data.ok == false and "failed" or "undo", nil,
     data.ok == false and ("undo: %s"):format(data.label) or data.label or "undo"))

@@ -12,6 +12,17 @@ local function value_text(value)
   return tostring(value)
 end
 
+-- Settings that come into being with nothing in them say nothing.
+local function changes_of(p)
+  local changes = {}
+  for _, change in ipairs(p.changes or {}) do
+    local to = change.to
+    local nothing = change.from == nil and (to == nil or type(to) == "table" and next(to) == nil)
+    if not nothing then changes[#changes + 1] = change end
+  end
+  return changes
+end
+
 -- A plan {recipe, app_name, lines, undos, changes} as lines.
 function plan.lines(p)
   local lines = { ("Plan for %s by %s:"):format(p.app_name or "the host", p.recipe or "?") }
@@ -23,11 +34,12 @@ function plan.lines(p)
     lines[#lines + 1] = "If it fails before the switch:"
     for _, line in ipairs(p.undos) do lines[#lines + 1] = "   -  " .. text.clean(line) end
   end
-  if #(p.changes or {}) > 0 then
+  local changes = changes_of(p)
+  if #changes > 0 then
     lines[#lines + 1] = "Changes:"
     local width = 0
-    for _, change in ipairs(p.changes) do width = math.max(width, #change.field) end
-    for _, change in ipairs(p.changes) do
+    for _, change in ipairs(changes) do width = math.max(width, #change.field) end
+    for _, change in ipairs(changes) do
       lines[#lines + 1] = text.clean(("   %s  %s -> %s"):format(text.pad(change.field, width),
         value_text(change.from), value_text(change.to)))
     end
