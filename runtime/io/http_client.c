@@ -1,7 +1,6 @@
 #include "io/http_client.h"
 
 #include <assert.h>
-#include <ctype.h>
 #include <curl/curl.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -101,6 +100,10 @@ static void describe(struct nd_http_transfer *t, CURLcode code)
         return;
     case CURLE_OPERATION_TIMEDOUT:
         nd_err_set(&t->err, "http_timeout", NULL, "%s did not accept a connection in time",
+                   t->where);
+        return;
+    case CURLE_ABORTED_BY_CALLBACK:
+        nd_err_set(&t->err, "cancelled", NULL, "the body of the request to %s was given up",
                    t->where);
         return;
     case CURLE_OUT_OF_MEMORY: /* what curl says of a header of more than 100 KB */
@@ -302,26 +305,6 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
 
 /* --- curl's callbacks with the answer --------------------------------------------------------- */
 
-static void add_header(struct nd_http_response *r, const char *line, size_t length)
-{
-    const char *colon = memchr(line, ':', length);
-    const char *end = line + length;
-    size_t start = r->headers.length;
-
-    if (!colon)
-        return;
-    nd_buf_add(&r->headers, line, (size_t)(colon - line) + 1);
-    for (size_t i = start; i + 1 < r->headers.length; i++)
-        r->headers.data[i] = (char)tolower((unsigned char)r->headers.data[i]);
-    r->headers.data[r->headers.length - 1] = '\0';
-    for (colon++; colon < end && (*colon == ' ' || *colon == '\t'); colon++)
-        ;
-    while (end > colon && isspace((unsigned char)end[-1]))
-        end--;
-    nd_buf_add(&r->headers, colon, (size_t)(end - colon));
-    nd_buf_add(&r->headers, "", 1);
-}
-
 static void head_complete(struct nd_http_transfer *t)
 {
     long status = 0;
@@ -356,7 +339,7 @@ static size_t on_header(char *line, size_t size, size_t count, void *arg)
     else if (length <= 2)
         head_complete(t);
     else
-        add_header(&t->response, line, length);
+        nd_http_add_header(&t->response, line, length);
     return t->cancelled ? 0 : length;
 }
 
@@ -588,8 +571,7 @@ static void on_chores(uv_timer_t *timer)
     int64_t next = INT64_MAX;
 
     http->chores_at = INT64_MAX;
-    ND_LIST_EACH(link, &http->transfers)
-    {
+    ND_LIST_EACH (link, &http->transfers) {
         struct nd_http_transfer *t = ND_CONTAINER(link, struct nd_http_transfer, link);
         int64_t due = INT64_MAX;
 
@@ -667,36 +649,4 @@ void nd_http_free(struct nd_http *http)
     curl_global_cleanup();
     uv_close((uv_handle_t *)&http->curl_timer, on_timer_closed);
     uv_close((uv_handle_t *)&http->chores, on_timer_closed);
-}
-
-const char *nd_http_header(const struct nd_http_response *response, const char *name)
-{
-    const char *p = response->headers.data;
-    const char *end = p + response->headers.length;
-
-    while (p && p < end) {
-        const char *value = p + strlen(p) + 1;
-
-        if (strcmp(p, name) == 0)
-            return value;
-        p = value + strlen(value) + 1;
-    }
-    return NULL;
-}
-
-void nd_http_encode(struct nd_buf *out, const char *text, size_t length, const char *also)
-{
-    static const char digits[] = "0123456789ABCDEF";
-
-    for (size_t i = 0; i < length; i++) {
-        unsigned char c = (unsigned char)text[i];
-
-        if (isalnum(c) || (c && strchr("-._~", c)) || (c && strchr(also, c))) {
-            nd_buf_add(out, text + i, 1);
-        } else {
-            char code[3] = {'%', digits[c >> 4], digits[c & 15]};
-
-            nd_buf_add(out, code, sizeof code);
-        }
-    }
 }

@@ -74,6 +74,9 @@ void nd_http_resume_body(struct nd_http_transfer *t);      /* `next` has somethi
 /* A header by its lower-case name; NULL if absent; the first of several. */
 const char *nd_http_header(const struct nd_http_response *response, const char *name);
 
+/* Adds a line of a head, "Name: value\r\n"; one without a colon is left out. */
+void nd_http_add_header(struct nd_http_response *response, const char *line, size_t length);
+
 /* Appends `text` percent-encoded, all but unreserved characters and those in `also`. */
 void nd_http_encode(struct nd_buf *out, const char *text, size_t length, const char *also);
 
