@@ -318,11 +318,14 @@ local function below(id, roots)
   end
 end
 
--- Interrupts what is in flight (of these tasks, or all) and waits until each was answered.
-function Run:interrupt(roots, except)
+-- Interrupts what is in flight and waits until each was answered. With `roots`, only what these
+-- tasks asked for before effect `before`: what came later is their clean-up, also after a crash in
+-- between; and a branch's own task.cancel or task.rollback runs to its end.
+function Run:interrupt(roots, before)
   local chosen = {}
   for n, acting in pairs(self.acting) do
-    if n ~= except and (not roots or below(self.effects[n].task, roots)) then
+    local e = self.effects[n]
+    if not roots or n < before and below(e.task, roots) and not e.name:find "^task%." then
       chosen[#chosen + 1] = acting
     end
   end
