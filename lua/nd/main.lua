@@ -27,7 +27,7 @@ local function prepare_dirs(o)
   fs.mkdir(o.run_dir, 493)   -- 0755
   fs.mkdir(o.run_dir .. "/secrets", 493)
   if fs.stat(o.run_dir .. "/secrets").device == fs.stat(o.run_dir).device then
-    fs.mount_tmpfs(o.run_dir .. "/secrets", { mode = 493 })
+    fs.mount_tmpfs(o.run_dir .. "/secrets", { size = 64 << 20, mode = 493 })
   end
 end
 
@@ -76,10 +76,15 @@ end
 
 function M.registry_auth() end -- credentials come with `ndctl registry login`
 
+-- The group whose members may use the socket, where the host has it; else only root may.
+local function socket_group()
+  return ("\n" .. fs.read "/etc/group"):find("\nnextdeploy:", 1, true) and "nextdeploy" or nil
+end
+
 local function listen(o)
   local handler = api.handler(d)
   d.doors = {
-    server.listen({ unix = o.socket, mode = 432, group = "nextdeploy" }, handler), -- 0660
+    server.listen({ unix = o.socket, mode = 432, group = socket_group() }, handler), -- 0660
     server.listen({ address = o.address, port = o.tcp_port, test = o.test_endpoints }, handler),
   }
 end
@@ -125,6 +130,18 @@ local function serve(o, programs)
   log.info("stopped; what serves goes on serving")
 end
 
+local function restore_network(o)
+  log.info(require "nd.service.network_restore"(o.state_dir))
+end
+
+local function remove_network(o)
+  local lock <close> = fs.lock(o.state_dir .. "/lock") -- luacheck: ignore
+  d = { options = o, store = Store.open(o.state_dir, fs.machine_id()) }
+  build(o, "")
+  d.network:down()
+  d.store:close()
+end
+
 -- argv, directory of the programs, version -> exit status
 function M.run(argv, programs, version)
   M.version = version
@@ -135,10 +152,8 @@ function M.run(argv, programs, version)
   end
   if o.help then print(config.help()) return 0 end
   if o.version then print("nextdeployd " .. version) return 0 end
-  log.setup(o.log_format, o.log_level)
-  local action = serve
-  if o.restore_network then action = require("nd.service.network_restore").restore end
-  if o.remove_network then action = require("nd.service.network_restore").remove end
+  log.setup { format = o.log_format, level = o.log_level }
+  local action = o.restore_network and restore_network or o.remove_network and remove_network or serve
   local done, e = pcall(action, o, programs)
   if done then return 0 end
   log.error(tostring(e.message or e) .. (e.hint and " - " .. e.hint or ""))

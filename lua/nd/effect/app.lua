@@ -107,12 +107,12 @@ M["app.retire"] = {
   version = 1, class = "act", capability = "app",
   args = { { "release", "release", "optional" }, { "options", "table", "optional" } },
   label = function(release, options)
-    if not release or release == json.null then return "retire nothing: there was no earlier release" end
+    if not release then return "retire nothing: there was no earlier release" end
     return ("retire %s: drain up to %s, keep for %s"):format(number(release),
       duration.text(options and options.drain or 30000), duration.text(options and options.keep or 300000))
   end,
   act = function(ctx, handle, options)
-    if not handle or handle == json.null then return json.null end
+    if not handle then return json.null end
     return releases(ctx):retire(ctx.app, releases(ctx):get(ctx.app, handle.release), options or {})
   end,
   plan = function() return json.null end,
@@ -123,11 +123,11 @@ M["app.stop"] = {
   version = 1, class = "act", capability = "app",
   args = { { "release", "release", "optional" }, { "options", "table", "optional" } },
   label = function(release)
-    if not release or release == json.null then return "stop nothing: no release is live" end
+    if not release then return "stop nothing: no release is live" end
     return "stop " .. number(release) .. ": from here on nothing serves"
   end,
   act = function(ctx, handle, options)
-    if not handle or handle == json.null then return json.null end
+    if not handle then return json.null end
     return releases(ctx):stop_for_recreate(ctx, releases(ctx):get(ctx.app, handle.release),
       options and options.drain or 0)
   end,

@@ -43,6 +43,15 @@ local types = {
 
 local null = require("json").null
 
+-- The arguments as a function takes them: what was left out is nil.
+function M.unpack(e)
+  local list = {}
+  for i, value in ipairs(e.args) do
+    if value ~= null then list[i] = value end
+  end
+  return table.unpack(list, 1, #e.args)
+end
+
 -- Raises when the effect may not be asked for, or not like this.
 function M.check(def, e, run)
   if not def then
@@ -77,7 +86,7 @@ end
 
 function M.label(def, e)
   if not def.label then return e.name end
-  local ok, text = pcall(def.label, table.unpack(e.args, 1, #def.args))
+  local ok, text = pcall(def.label, M.unpack(e))
   return ok and text or e.name
 end
 

@@ -243,23 +243,23 @@ end
 function Run:act(e, again)
   local def = effects.find(e.name)
   local ctx = self:context(e)
-  e.deadline = def.deadline and e.asked_at + def.deadline(ctx, table.unpack(e.args)) or nil
-  e.wake = def.wake and e.asked_at + def.wake(ctx, table.unpack(e.args)) or nil
+  e.deadline = def.deadline and e.asked_at + def.deadline(ctx, effects.unpack(e)) or nil
+  e.wake = def.wake and e.asked_at + def.wake(ctx, effects.unpack(e)) or nil
   self.acting[e.n] = task.spawn("effect " .. e.name, function()
     local ok, result = pcall(function()
       if def.class ~= "read" then self.d.store:commit {} end
       if fault.hit("effect." .. e.name .. ".asked") and self.worker then self.worker:kill() end
       if again and def.observe then
-        local seen = def.observe(ctx, table.unpack(e.args))
+        local seen = def.observe(ctx, effects.unpack(e))
         if seen ~= nil then return seen end
       end
       if again and def.class == "once" then
         err.raise("unknown_outcome", ("%s was asked for before a crash, and nobody can tell whether it happened")
           :format(e.label), "look for yourself; the recipe says retry = \"never\"")
       end
-      if not e.deadline then return def.act(ctx, table.unpack(e.args)) end
+      if not e.deadline then return def.act(ctx, effects.unpack(e)) end
       return tasks.timeout(math.max(0, e.deadline - clock.now()), e.label .. " took too long",
-        function() return def.act(ctx, table.unpack(e.args)) end)
+        function() return def.act(ctx, effects.unpack(e)) end)
     end)
     if fault.hit("effect." .. e.name .. ".acted") and self.worker then self.worker:kill() end
     self.acting[e.n] = nil
@@ -271,7 +271,7 @@ end
 
 -- An effect that raises leaves nothing behind.
 function Run:clean(def, ctx, e)
-  local ok, why = pcall(def.clean, ctx, table.unpack(e.args))
+  local ok, why = pcall(def.clean, ctx, effects.unpack(e))
   if not ok then
     log.warn(("run %s: can't clean up after %s: %s"):format(self.row.id, e.label, tostring(why)))
   end

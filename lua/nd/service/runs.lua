@@ -185,7 +185,7 @@ local function plan_answer(ctx, asked, lines, undos)
   local e = { n = asked.n, name = asked.name, args = asked.args or json.array {},
     pivot = asked.pivot and 1 or 0, at = asked.at }
   effects.check(def, e, ctx.run)
-  local value = def.plan(ctx, table.unpack(e.args))
+  local value = def.plan(ctx, effects.unpack(e))
   if value == json.null then value = nil end
   if def.class ~= "read" or asked.name:match "^health%." or asked.name == "time.sleep" then
     lines[#lines + 1] = effects.label(def, e) .. (e.pivot == 1 and "  (from here on only forward)" or "")
