@@ -89,13 +89,14 @@ local function listen(o)
   }
 end
 
+-- Problems of the network that only a person can solve; others (Docker is down) pass.
+local fatal = { range_overlap = true, bad_cidr = true, netfilter_mixed = true }
+
 -- What serves is brought back first, then what was under way.
 local function recover()
   local ok, e = pcall(d.network.start, d.network)
-  if not ok then
-    log.error("the network is not set up: " .. tostring(e))
-    d.network_problem = e
-  end
+  if not ok and fatal[e.code] then error(e, 0) end
+  if not ok then log.error("the network is not set up: " .. tostring(e)) end
   local routes = {}
   for _, r in ipairs(d.store:all(
     "SELECT domain, tls, app.* FROM route JOIN app ON app.id = route.app")) do
@@ -118,6 +119,7 @@ local function serve(o, programs)
   o.init_path = programs .. "/nd-init"
   d.store = Store.open(o.state_dir, fs.machine_id())
   build(o, programs)
+  d.proxy:write_config()
   listen(o)
   log.info(("nextdeployd %s, instance %s, on %s and %s"):format(M.version, d.store.instance, o.socket, o.listen))
   recover()

@@ -79,7 +79,7 @@ local function size(field, value)
   return bytes
 end
 
--- Complete, with every default; durations in ms.
+-- Durations become ms; what is left out is the daemon's default (health.lua).
 function M.health(value)
   local out, why = health.for_effect(value)
   if not out then err.raise("bad_request", "health_check: must be " .. why) end

@@ -12,7 +12,6 @@ local Health = require "nd.service.health"
 
 local EAGER_MS = 500     -- between probes while there is a predecessor to go back to
 local USUAL_MS = 10000
-local FAILURES = 3        -- in a row: unhealthy
 
 local Guard = {}
 Guard.__index = Guard
@@ -65,7 +64,7 @@ function Guard:look(app, w)
     return
   end
   w.failures = w.failures + 1
-  if not w.died and w.failures < FAILURES then return end
+  if not w.died and w.failures < probe.failures then return end
   why = why or "an instance died"
   w.died = nil
   self:failed(app, release, w, why)

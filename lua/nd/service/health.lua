@@ -1,8 +1,8 @@
 -- Probes: is this instance able to serve?
 --
--- A probe is {path, port, status, body, host} for HTTP (GET; 200-399 or `status`; the body contains
+-- A probe is {path, port, status, body} for HTTP (GET; 200-399 or `status`; the body contains
 -- `body`), {tcp = true} (something accepts), or {command = {...}} (run in the container through
--- nd-init, status 0); its fields and defaults are in lua/nd/recipe/health.lua. Times are ms here.
+-- nd-init, status 0); its fields are in lua/nd/recipe/health.lua. Times are ms here.
 -- Probes go straight to the container's address.
 --
 -- While a release has never answered, refused connections are tried again after 20 ms, then ever
@@ -26,37 +26,34 @@ Health.__index = Health
 
 function Health.new(d) return setmetatable({ d = d }, Health) end
 
--- What the caller asks for, or else the release's own probe.
+local defaults = { interval = 1000, timeout = 5000, deadline = 60000, grace = 0, successes = 1,
+  failures = 3 }
+
+-- What the caller asks for, else what the app says, else the defaults; field by field, but a way
+-- to probe that the caller names stands alone.
 function Health.probe_of(release, asked)
   local config = json.decode(release.config)
-  local probe = {}
-  for name, value in pairs(asked or config.health) do probe[name] = value end
-  probe.port = probe.port or config.port
-  return probe
-end
-
--- status: nil (200-399), 204, "200-299" or a list of these
-local function status_is_good(want, status)
-  if want == nil then return status >= 200 and status < 400 end
-  if type(want) == "table" then
-    for _, one in ipairs(want) do
-      if status_is_good(one, status) then return true end
+  local probe = { port = config.port }
+  for _, source in ipairs { defaults, config.health or {}, asked or {} } do
+    if source.path or source.tcp or source.command then
+      probe.path, probe.tcp, probe.command = nil, nil, nil
     end
-    return false
+    for name, value in pairs(source) do probe[name] = value end
   end
-  local low, high = tostring(want):match "^(%d+)%-(%d+)$"
-  low = tonumber(low or want)
-  return status >= low and status <= (tonumber(high) or low)
+  if not probe.tcp and not probe.command then probe.path = probe.path or "/" end
+  return probe
 end
 
 local function probe_http(probe, address)
   local answer = http.request {
     url = ("http://%s:%d%s"):format(address, probe.port, probe.path),
-    headers = { ["user-agent"] = "nextdeploy-probe", connection = "close", host = probe.host },
+    headers = { ["user-agent"] = "nextdeploy-probe", connection = "close" },
     timeout_ms = probe.timeout, connect_timeout_ms = math.min(probe.timeout, 2000),
     max_bytes = 1024 * 1024,
   }
-  if not status_is_good(probe.status, answer.status) then return false, ("answered %d"):format(answer.status) end
+  local good = answer.status == probe.status
+    or not probe.status and answer.status >= 200 and answer.status < 400
+  if not good then return false, ("answered %d"):format(answer.status) end
   if probe.body and not answer.body:find(probe.body, 1, true) then
     return false, ("answered %d, but its body has no %q"):format(answer.status, probe.body)
   end

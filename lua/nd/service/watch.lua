@@ -14,6 +14,7 @@ local Health = require "nd.service.health"
 
 local EVERY_MS = 60 * 1000
 local RETRY_MS = 1000
+local REVIVE_MS = 3000
 local READY_TRIES = 50   -- probes of a restarted instance before it gets traffic anyway
 
 local Watch = {}
@@ -45,6 +46,18 @@ local function ended(self, row, event)
   if app.live ~= row.release or app.stopped == 1 then return end
   d.releases:retarget(app)
   d.guard:nudge(app, true)
+  self:revive_later(row)
+end
+
+-- Docker restarts what crashed, but not what somebody else stopped or killed: that is for us.
+function Watch:revive_later(row)
+  task.sleep(REVIVE_MS)
+  local now = self.d.store:get([[SELECT instance.*, release.app, app.live, app.stopped FROM instance
+    JOIN release ON release.id = instance.release JOIN app ON app.id = release.app
+    WHERE instance.id = ? AND gone_at IS NULL]], row.id)
+  if not now or now.live ~= now.release or now.stopped == 1 or now.state == "running" then return end
+  local found = self.d.docker:inspect(now.container)
+  if not found or not (found.State.Running or found.State.Restarting) then self:heal(now) end
 end
 
 handlers.die = ended

@@ -97,5 +97,5 @@ daemon_remove() {
     "${DAEMON_WRAP[@]}" "$ND_BIN_DIR/nextdeployd" "${options[@]}" --remove-network >>"$DAEMON_DIR/log" 2>&1
   fi
   umount "$DAEMON_DIR/run/secrets" 2>/dev/null
-  [[ -n ${ND_KEEP:-} ]] && cp "$DAEMON_DIR/log" /tmp/nd1/daemon.log; rm -rf "$DAEMON_DIR"
+  rm -rf "$DAEMON_DIR"
 }
