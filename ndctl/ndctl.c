@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "bind/bind.h"
 #include "script/embed.h"
 #include "script/task.h"
@@ -73,6 +74,7 @@ int main(int argc, char **argv)
     lua_State *L;
 
     signal(SIGPIPE, SIG_IGN);
+    nd_log_setup(false, ND_LOG_ERROR); /* stderr is for people here */
     if (nd_loop_init(&ctl.loop, &err) < 0) {
         fprintf(stderr, "ndctl: %s\n", err.message);
         return 1;

@@ -31,7 +31,7 @@ local function list(ctx)
     { "TOOK", function(run) return took(run, now) end, right = true },
     { "STEP", function(run)
       local err = present(run.error)
-      if err then return err.message end
+      if err then return text.fit(text.clean(err.message), 60, not out.utf8) end
       return not follow.ended(run) and present(run.step) or nil
     end },
   }, payload))

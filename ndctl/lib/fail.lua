@@ -47,6 +47,7 @@ function fail.status(err)
     return 6
   end
   if err.http and by_http[err.http] then return by_http[err.http] end
+  if err.run then return 1 end
   if code:find("_not_found$") or code:find("^unknown_") then return 4 end
   if code:find("_conflict$") or code:find("_taken$") then return 5 end
   return 1
