@@ -154,6 +154,7 @@ static int exchange_gc(lua_State *L)
 
     if (r->req)
         nd_http_stream_abort(take(r));
+    on_drained(r, NULL);
     return 0;
 }
 
@@ -333,6 +334,7 @@ static int streamed(lua_State *L, int status, lua_KContext context)
 ND_RAISES static int answer_stream(lua_State *L, struct nd_exchange *r, int result)
 {
     struct nd_http_field fields[FIELDS_MOST];
+    struct nd_http_req_info info;
     const char *what = NULL;
     struct nd_err err = {0};
     int status, count = read_head(L, result, &status, fields, &what);
@@ -348,6 +350,11 @@ ND_RAISES static int answer_stream(lua_State *L, struct nd_exchange *r, int resu
     if (nd_http_stream_begin(r->req, status, fields, count, &err) < 0) {
         take(r);
         nd_log_err("answering a request", &err);
+        return 0;
+    }
+    nd_http_req_info(r->req, &info);
+    if (info.head) { /* the head is all there is to say */
+        nd_http_stream_end(take(r));
         return 0;
     }
     r->streaming = true;

@@ -31,6 +31,7 @@ const struct nd_http_limits nd_http_limits_default = {
 
 enum {
     BACKLOG = 1024,
+    KEEPALIVE_S = 60,
     REFUSED_MOST = 64, /* connections being told 503; above it they are just closed */
     HEAD_MOST = 65000, /* spans are 16 bits wide */
 };
@@ -233,6 +234,7 @@ static int identify(struct nd_http_conn *c)
     c->address = address_of(server, ip);
     c->address->connections++;
     uv_tcp_nodelay(&c->uv.tcp, 1);
+    uv_tcp_keepalive(&c->uv.tcp, 1, KEEPALIVE_S); /* for streams whose client has no power left */
     return 0;
 }
 
@@ -310,7 +312,8 @@ static bool is_alive(const struct sockaddr_un *where)
 
     if (fd < 0)
         return false;
-    alive = connect(fd, (const struct sockaddr *)where, sizeof *where) == 0 || errno == EAGAIN;
+    alive = connect(fd, (const struct sockaddr *)where, sizeof *where) == 0 ||
+            (errno != ECONNREFUSED && errno != ENOENT);
     close(fd);
     return alive;
 }

@@ -203,4 +203,77 @@ static inline bool answered(const struct client *c)
     return c->in.length >= (size_t)(end + 4 - c->in.data) + strtoul(length + 16, NULL, 10);
 }
 
+/* ---- an application that most tests share ---- */
+
+#define GET "GET / HTTP/1.1\r\nHost: a\r\n"
+#define POST "POST / HTTP/1.1\r\nHost: a\r\n"
+#define CHUNKED POST "Transfer-Encoding: chunked\r\n\r\n"
+
+struct app {
+    struct fixture f;
+    int requests;
+    struct nd_http_req *waiting; /* a request to /wait, unanswered */
+    bool gone, drained;
+    struct nd_buf path, body;
+    char host[64];
+    struct nd_http_peer peer;
+};
+
+static inline void on_gone(void *arg, struct nd_http_req *req)
+{
+    (void)req;
+    ((struct app *)arg)->gone = true;
+}
+
+static inline void on_drained(void *arg, struct nd_http_req *req)
+{
+    (void)req;
+    ((struct app *)arg)->drained = true;
+}
+
+static const struct nd_http_req_events events = {.gone = on_gone, .drained = on_drained};
+
+/* /wait holds the request; everything else is answered at once by the number of the request. */
+static inline void on_request(void *arg, struct nd_http_req *req)
+{
+    struct app *app = arg;
+    struct nd_http_req_info info;
+    char text[64];
+
+    nd_http_req_info(req, &info);
+    app->requests++;
+    app->peer = *info.peer;
+    nd_buf_clear(&app->path);
+    nd_buf_add(&app->path, info.path.data, info.path.length);
+    nd_buf_clear(&app->body);
+    nd_buf_add(&app->body, info.body.data, info.body.length);
+    app->host[0] = '\0';
+    for (int i = 0; i < info.fields; i++) {
+        struct nd_http_field f = nd_http_req_field(req, i);
+
+        if (f.name.length == 4 && memcmp(f.name.data, "host", 4) == 0)
+            snprintf(app->host, sizeof app->host, "%.*s", (int)f.value.length, f.value.data);
+    }
+    if (info.path.length == 5 && memcmp(info.path.data, "/wait", 5) == 0) {
+        app->waiting = req;
+        nd_http_req_listen(req, &events, app);
+        return;
+    }
+    snprintf(text, sizeof text, "%s %d.", info.method, app->requests);
+    nd_http_respond(req, 200, NULL, 0, text, strlen(text), NULL);
+}
+
+static inline void app_start(struct app *app, const struct nd_http_limits *limits)
+{
+    memset(app, 0, sizeof *app);
+    fixture_start(&app->f, limits, on_request, app);
+}
+
+static inline void app_end(struct app *app)
+{
+    fixture_end(&app->f);
+    nd_buf_fini(&app->path);
+    nd_buf_fini(&app->body);
+}
+
 #endif

@@ -130,6 +130,15 @@ describe("server", function()
     assert.equal("5", r.headers["content-length"])
   end)
 
+  it("answers HEAD of a stream without running it", function()
+    local ran
+    handler = function() return { stream = function() ran = true end } end
+    local r = http.request { url = url "/", method = "HEAD" }
+    assert.equal(200, r.status)
+    assert.equal("chunked", r.headers["transfer-encoding"])
+    assert.is_nil(ran)
+  end)
+
   it("refuses bad paths before the handler", function()
     local called
     handler = function() called = true return {} end
