@@ -2,6 +2,7 @@
 
 local worker = require "worker"
 local json = require "json"
+local task = require "task"
 
 local function start_frame(source, more)
   local frame = {
@@ -12,6 +13,22 @@ local function start_frame(source, more)
     frame[name] = value
   end
   return frame
+end
+
+local function is_alive(pid)
+  local file <close> = io.open("/proc/" .. pid .. "/stat")
+  local state = file and file:read("a"):match("%) (%a)")
+  return state ~= nil and state ~= "Z"
+end
+
+local function within_2_s(condition)
+  for _ = 1, 200 do
+    if condition() then
+      return
+    end
+    task.sleep(10)
+  end
+  error("it did not come true within 2 s", 2)
 end
 
 describe("a worker", function()
@@ -56,15 +73,7 @@ describe("a worker", function()
       pid = w:pid()
     end
     collectgarbage()
-    local task = require "task"
-    for _ = 1, 200 do
-      local file = io.open("/proc/" .. pid .. "/stat")
-      local state = file and file:read("a"):match("%) (%a)")
-      if file then file:close() end
-      if not state or state == "Z" then return end
-      task.sleep(10)
-    end
-    error("the process " .. pid .. " still runs")
+    within_2_s(function() return not is_alive(pid) end)
   end)
 
   it("is an error to start where there is no such program", function()
@@ -90,6 +99,54 @@ describe("a worker", function()
     says([[printf '\0\0\0\3abc' >&3]], 9)
     says([[printf '\0\0\0\1001' >&3; exit 0]], 0)
     os.remove(path)
+  end)
+
+  it("is locked in: another user, no privileges, no files, no room", function()
+    local w <close> = worker.spawn()
+    w:send(start_frame("return recipe { run = function() uuid() end }"))
+    assert.equal("header", w:recv(5000).type)
+    local function read(name)
+      local file <close> = assert(io.open(("/proc/%d/%s"):format(w:pid(), name)))
+      return file:read("a")
+    end
+    local status, limits = read "status", read "limits"
+    if read("../self/status"):match("Uid:%s+(%d+)") == "0" then
+      assert.equal("65534", status:match("Uid:%s+(%d+)"))
+      assert.equal("65534", status:match("Gid:%s+(%d+)"))
+    end
+    assert.equal("1", status:match("NoNewPrivs:%s+(%d)"))
+    assert.equal("0000000000000000", status:match("CapEff:%s+(%x+)"))
+    assert.equal("0", limits:match("Max core file size%s+(%d+)"))
+    assert.equal("0", limits:match("Max file size%s+(%d+)"))
+    assert.equal("60", limits:match("Max cpu time%s+(%d+)"))
+    local fds = {}
+    for _, name in ipairs(require("fs").list(("/proc/%d/fd"):format(w:pid()))) do
+      fds[#fds + 1] = name
+    end
+    table.sort(fds)
+    assert.equal("0 1 2 3", table.concat(fds, " "))
+  end)
+
+  it("dies with its parent", function()
+    local dir = os.tmpname()
+    os.remove(dir)
+    -- A shell starts a worker on a pipe that never says anything, and becomes a sleep.
+    assert(os.execute(([[mkdir %s && cd %s && mkfifo pipe && { sh -c '
+      exec 7<>pipe
+      %s/nd-worker --fd 7 --memory 1000000 --cpu 5 --parent $$ & echo $! >child
+      exec sleep 60' >out 2>&1 & echo $! >parent; }]]):format(dir, dir, os.getenv("ND_BIN_DIR"))))
+    local function read(path)
+      local file <close> = io.open(path)
+      return file and file:read("n", "a") or nil
+    end
+    local child
+    within_2_s(function()
+      child = read(dir .. "/child")
+      return child and is_alive(child)
+    end)
+    os.execute("kill -9 " .. read(dir .. "/parent"))
+    within_2_s(function() return not is_alive(child) end)
+    os.execute("rm -r " .. dir)
   end)
 
   it("ends by itself when the daemon closes its socket", function()

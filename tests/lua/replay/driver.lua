@@ -52,7 +52,31 @@ function M:take(frame, burst)
         json.encode(asked)))
     elseif not known then
       assert(asked.n == #self.journal + 1, "effects are numbered without gaps")
+      self:check_parked(asked)
       self.journal[asked.n] = asked
+    end
+  end
+end
+
+local function below(id, tasks)
+  for _, root in ipairs(tasks) do
+    if id == root or id:sub(1, #root + 1) == root .. "." then
+      return true
+    end
+  end
+  return false
+end
+
+local function is_special(e)
+  return e.name:sub(1, 5) == "task."
+end
+
+-- A task runs only when nothing that it, or a branch of it, asked for is in flight any more.
+function M:check_parked(asked)
+  for _, e in ipairs(self.journal) do
+    if not e.order and not is_special(asked) and below(e.task, { asked.task }) then
+      error(("task %s asked for effect %d while effect %d of task %s is in flight"):format(
+        asked.task, asked.n, e.n, e.task))
     end
   end
 end
@@ -89,19 +113,6 @@ function M:kill()
 end
 
 -- ---- effects in flight ----
-
-local function below(id, tasks)
-  for _, root in ipairs(tasks) do
-    if id == root or id:sub(1, #root + 1) == root .. "." then
-      return true
-    end
-  end
-  return false
-end
-
-local function is_special(e)
-  return e.name:sub(1, 5) == "task."
-end
 
 -- The effects that a task.cancel interrupts and that are not answered yet.
 function M:interrupted_by(cancel)
