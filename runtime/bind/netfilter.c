@@ -1,7 +1,9 @@
 /*
  * netfilter.c - the Lua module `netfilter`: hearing of changes, and connections.
  *
- *   watch{kind="nft"|"legacy"} -> chan     ch:recv() -> "12 34": the processes behind the changes
+ *   watch{kind="nft"|"legacy", bridges="nd3fa2-"} -> chan
+ *        ch:recv() -> "12 34": the processes behind changes of the rules. While it is open,
+ *        containers on bridges with that prefix can reach themselves (engine/hairpin.h)
  *   flows{within="10.1.0.0/24", proto=, open=} -> {["10.1.0.7"]=3, ...}   parks; connections to (or
  *        translated to) these addresses, counted; proto "tcp" | "udp"; open: not those ending
  *   forget{within=, proto=} -> number      parks; removed from conntrack
@@ -15,6 +17,7 @@
 
 #include "base/mem.h"
 #include "bind/bind.h"
+#include "engine/hairpin.h"
 #include "engine/netfilter.h"
 #include "io/job.h"
 #include "script/chan.h"
@@ -24,6 +27,7 @@
 struct watch {
     struct nd_chan *chan;              /* owes it an end */
     struct nd_netfilter_watch *engine; /* owned */
+    struct nd_hairpin *hairpin;        /* owned */
 };
 
 static void on_changed(void *arg, const char *pids)
@@ -38,6 +42,7 @@ static void on_left(void *arg)
     struct watch *w = arg;
 
     nd_netfilter_watch_close(w->engine);
+    nd_hairpin_close(w->hairpin);
     nd_chan_end(w->chan, NULL);
     free(w);
 }
@@ -47,17 +52,25 @@ static const struct nd_chan_type watch_type = {.close = on_left};
 static int netfilter_watch(lua_State *L)
 {
     static const char *const kinds[] = {"nft", "legacy", NULL};
+    struct nd_loop *loop = nd_host_loop(nd_host_of(L));
     struct nd_err err = {0};
+    const char *prefix;
     struct watch *w;
     int legacy;
 
     luaL_checktype(L, 1, LUA_TTABLE);
-    lua_getfield(L, 1, "kind"); // o kind
-    legacy = luaL_checkoption(L, -1, "nft", kinds);
+    lua_getfield(L, 1, "kind");    // o kind
+    lua_getfield(L, 1, "bridges"); // o kind bridges
+    legacy = luaL_checkoption(L, -2, "nft", kinds);
+    prefix = luaL_checkstring(L, -1);
     w = nd_alloc(sizeof *w);
-    w->chan = nd_chan_new(L, &watch_type, w); // o kind chan
-    w->engine = nd_netfilter_watch_open(nd_host_loop(nd_host_of(L)), legacy, on_changed, w, &err);
+    w->chan = nd_chan_new(L, &watch_type, w); // o kind bridges chan
+    w->hairpin = nd_hairpin_open(loop, prefix, &err);
+    if (w->hairpin)
+        w->engine = nd_netfilter_watch_open(loop, legacy, on_changed, w, &err);
     if (!w->engine) {
+        if (w->hairpin)
+            nd_hairpin_close(w->hairpin);
         nd_chan_end(w->chan, NULL);
         free(w);
         return nd_raise(L, &err);

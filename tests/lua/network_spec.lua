@@ -102,6 +102,8 @@ describe("the rules", function()
     b:restore((rules.mend(l, m, b:save())))
     assert.is_nil(rules.mend(l, m, b:save()))
     table.insert(b.tables.filter.INPUT, "-p tcp --dport 22 -j ACCEPT")
+    table.insert(b.tables.filter.FORWARD, 1, "-j ufw-before-forward")
+    table.insert(b.tables.filter.FORWARD, "-j DOCKER-ISOLATION-STAGE-1")
     assert.is_nil(rules.mend(l, m, b:save()))
   end)
 
@@ -118,6 +120,8 @@ describe("the rules", function()
       function(t) t.nat["ND-3fa2-S9"] = { "-p tcp -j DNAT --to-destination 10.1.1.9:1" } end,
       function(t) table.remove(t.filter["ND-3fa2-F"], 2) end,
       function(t) t.filter.FORWARD = {} end,
+      function(t) table.insert(t.filter.FORWARD, 1, "-j DOCKER-ISOLATION-STAGE-1") end,
+      function(t) table.insert(t.filter.FORWARD, 1, "-i nd3fa2-1 ! -o nd3fa2-1 -j ACCEPT") end,
       function(t)
         t.filter.FORWARD = {}
         t.filter["DOCKER-USER"] = nil
@@ -250,13 +254,14 @@ describe("the network", function()
     assert.equal(0, #backend.tables.nat["ND-3fa2-S1"])
   end)
 
-  it("refuses what isn't an address and port, and a service nobody has", function()
+  it("refuses what isn't an address and port", function()
     net:service(key())
     for _, bad in ipairs { "web:80", "10.0.0.1", "10.0.0.1:0", "10.0.0.1:65536", "10.0.0.1:80 -j X",
       "10.0.0.1:80\n-F" } do
       assert.equal("bad_target", (code_of(net.switch, net, key(), { bad })))
     end
-    assert.equal("unknown_service", (code_of(net.switch, net, key "other", {})))
+    net:switch(key "other", {})
+    assert.is_nil(net:find_service(key "other"))
   end)
 
   it("still points at the old instances when a switch was refused", function()

@@ -14,7 +14,8 @@
 --       key = {project=, environment=, app=, process="web", port=80, proto="tcp"}; port is the
 --       service's, not the container's
 --   net:find_service(key) -> the same, or nil where it has none
---   net:switch(key, {"ip:port", ...})   parks; these instances get new connections, {}: rejected
+--   net:switch(key, {"ip:port", ...})   parks; these instances get new connections, {}: rejected;
+--       allocates the service address where there is none yet
 --   net:targets(key) -> {"ip:port", ...}      net:remove(key)   parks; the address rests 120 s
 --   net:ensure_bridge(app) -> {network=, bridge=, subnet=, gateway=, index=}   parks; idempotent;
 --       app = {project=, environment=, app=}; makes the Docker network where it is missing
@@ -32,8 +33,8 @@
 -- `store` keeps what must not be lost: store:all(kind) -> {[key]=row}, store:put(kind, key, row or
 -- nil), both may park; kind is "service" or "bridge", row a flat table. Without one net.json is it.
 -- Events: network.switched, network.repaired{chains}, network.failed{error}.
--- Errors: bad_cidr, range_overlap, range_full, bridge_full, bridge_taken, unknown_service,
--- bad_target, netfilter_*.
+-- Errors: bad_cidr, range_overlap, range_full, bridge_full, bridge_taken, bad_target,
+-- netfilter_*.
 
 local clock = require "clock"
 local fs = require "fs"
@@ -267,7 +268,8 @@ local function all_ours(self, pids)
 end
 
 local function watcher(self)
-  local changes <close> = netfilter.watch { kind = self.backend.kind }
+  local changes <close> = netfilter.watch { kind = self.backend.kind,
+    bridges = "nd" .. self.layout.instance .. "-" }
   repair_and_tell(self) -- what happened before we listened
   while true do
     local ok, pids = pcall(changes.recv, changes, CHECK_EVERY)
@@ -389,23 +391,13 @@ function Network:service(key)
   return shown(s)
 end
 
-local function known(self, key)
-  local name = service_key(key)
-  local s = self.services[name]
-  if not s or s.freed_at then
-    fail("unknown_service", nil, "%s has no service address", name)
-  end
-  return s, name
-end
-
 function Network:targets(key)
   local s = self.services[service_key(key)]
   return s and not s.freed_at and table.move(s.targets, 1, #s.targets, 1, {}) or {}
 end
 
-function Network:switch(key, targets)
-  need(self)
-  local s, name = known(self, key)
+-- Each target once, in a fixed order.
+local function check_targets(targets, name)
   local list, seen = {}, {}
   for _, target in ipairs(targets) do
     if not address.endpoint(target) then
@@ -417,6 +409,15 @@ function Network:switch(key, targets)
     end
   end
   table.sort(list)
+  return list
+end
+
+function Network:switch(key, targets)
+  local name = service_key(key)
+  local list = check_targets(targets, name)
+  if #list == 0 and not self:find_service(key) then return end
+  self:service(key)
+  local s = self.services[name]
   locked(self, function()
     local before = s.targets
     s.targets = list

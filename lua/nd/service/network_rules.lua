@@ -242,6 +242,63 @@ local function fix_jump(jump, chains, out)
   out[#out + 1] = "-I " .. jump.chain .. " 1 " .. jump.rule
 end
 
+-- The same for Docker's own jump to DOCKER-USER, which must come before Docker's other rules and
+-- all about our bridges: Docker 20.10 leaves it last when it starts with live containers.
+local function fix_docker_user(layout, found, out)
+  local ours_at, seen, early = "nd" .. layout.instance .. "-", 0, true
+  local fine = false
+  for _, rule in ipairs(found.FORWARD or {}) do
+    if rule == "-j DOCKER-USER" then
+      seen = seen + 1
+      fine = fine or early
+    elseif rule:find("-j DOCKER", 1, true) or rule:find(ours_at, 1, true) then
+      early = false
+    end
+  end
+  if fine then return end
+  for _ = 1, seen do out[#out + 1] = "-D FORWARD -j DOCKER-USER" end
+  out[#out + 1] = "-I FORWARD 1 -j DOCKER-USER"
+end
+
+-- The lines that mend one table; adds the names of what was wrong to `wrong`.
+local function mend_table(layout, name, found, wanted, rendered, all, wrong)
+  local out, stale, differs = {}, {}, false
+  for chain, list in pairs(wanted) do
+    if all or not same_chain(list, found[chain]) then
+      wrong[#wrong + 1] = chain
+      differs = true
+    end
+  end
+  for chain in pairs(found) do
+    if ours(layout, chain) and not wanted[chain] then
+      stale[#stale + 1] = chain
+      wrong[#wrong + 1] = chain
+      differs = true
+    end
+  end
+  table.sort(stale)
+  for _, chain in ipairs(stale) do out[#out + 1] = ":" .. chain .. " - [0:0]" end
+  if differs then -- all chains of the table, since they refer to each other
+    for line in rendered:match("%*" .. name .. "\n(.-)COMMIT"):gmatch("[^\n]+") do
+      out[#out + 1] = line
+    end
+  end
+  local function note(chain, fn, ...)
+    local length = #out
+    fn(...)
+    if #out > length then wrong[#wrong + 1] = chain end
+  end
+  if name == "filter" then
+    if not found["DOCKER-USER"] then out[#out + 1] = ":DOCKER-USER - [0:0]" end
+    note("FORWARD", fix_docker_user, layout, found, out)
+  end
+  for _, jump in ipairs(rules.jumps(layout)) do
+    if jump.table == name then note(jump.chain, fix_jump, jump, found, out) end
+  end
+  for _, chain in ipairs(stale) do out[#out + 1] = "-X " .. chain end
+  return out
+end
+
 -- Compares what iptables-save printed with the model. Returns the text that mends it, and a list
 -- of what was wrong; nil when nothing is. `all` rewrites every chain whatever is there.
 function rules.mend(layout, model, saved, all)
@@ -250,43 +307,7 @@ function rules.mend(layout, model, saved, all)
   local wanted = rules.parse(rendered)
   local text, wrong = {}, {}
   for _, name in ipairs { "nat", "filter" } do
-    local found, out, stale = there[name] or {}, {}, {}
-    for chain, list in pairs(wanted[name]) do
-      if all or not same_chain(list, found[chain]) then wrong[#wrong + 1] = chain end
-    end
-    for chain in pairs(found) do
-      if ours(layout, chain) and not wanted[name][chain] then
-        stale[#stale + 1] = chain
-        wrong[#wrong + 1] = chain
-      end
-    end
-    local before = #wrong
-    if before > 0 then -- all chains of the table: those refer to each other
-      for line in rendered:match("%*" .. name .. "\n(.-)COMMIT"):gmatch("[^\n]+") do
-        out[#out + 1] = line
-      end
-    end
-    if name == "filter" then
-      if not found["DOCKER-USER"] then out[#out + 1] = ":DOCKER-USER - [0:0]" end
-      local has = false
-      for _, rule in ipairs(found.FORWARD or {}) do has = has or rule == "-j DOCKER-USER" end
-      if not has then
-        out[#out + 1] = "-I FORWARD 1 -j DOCKER-USER"
-        wrong[#wrong + 1] = "FORWARD"
-      end
-    end
-    for _, jump in ipairs(rules.jumps(layout)) do
-      if jump.table == name then
-        local length = #out
-        fix_jump(jump, found, out)
-        if #out > length then wrong[#wrong + 1] = jump.chain end
-      end
-    end
-    table.sort(stale)
-    for _, chain in ipairs(stale) do
-      table.insert(out, 1, ":" .. chain .. " - [0:0]")
-      out[#out + 1] = "-X " .. chain
-    end
+    local out = mend_table(layout, name, there[name] or {}, wanted[name], rendered, all, wrong)
     if #out > 0 then
       text[#text + 1] = "*" .. name .. "\n" .. table.concat(out, "\n") .. "\nCOMMIT\n"
     end

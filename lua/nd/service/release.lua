@@ -288,6 +288,7 @@ function Releases:remove(app, release, grace_ms)
     local ok, e = pcall(d.docker.remove, d.docker, name, { force = true, volumes = true })
     if not ok and e.code ~= "docker_not_found" then error(e, 0) end
     container.drop_secrets(d, row.name)
+    pcall(d.network.container_gone, d.network, row.address)
     d.store:post { { "UPDATE instance SET state = 'gone', gone_at = ? WHERE id = ?", clock.now(), row.id } }
   end)
   d.store:post {
