@@ -104,13 +104,21 @@ local function stop(c)
   return c.d.apps:status(app), "App stopped"
 end
 
+-- The same image and configuration again, by the app's strategy: nothing is dropped. An app that a
+-- person stopped is started.
 local function restart(c)
-  local app = c.d.apps:get(c.body)
+  local d = c.d
+  local app = d.apps:get(c.body)
   live_run(c, app)
-  local release = c.d.releases:live(app)
-  if release and app.stopped == 0 then c.d.releases:user_stop(app) end
-  c.d.releases:user_start(app)
-  return c.d.apps:status(app), "App restarted"
+  local release = d.releases:live(app)
+  if app.stopped == 1 or not release then
+    d.releases:user_start(app)
+    return d.apps:status(app), "App started"
+  end
+  local spec = json.decode(release.config)
+  local run = d.runs:start { app = app, recipe = choose_strategy({}, spec), spec = spec,
+    owner = c.user.name, params = { app = app.name, image = release.image_id } }
+  return wait_for(c, run, "App restarted")
 end
 
 local function back(c, app, to)
@@ -145,7 +153,7 @@ return {
     summary = "Takes an app out of service: drain, SIGTERM, grace, SIGKILL.",
     payload = s.ref "AppStatus", handler = stop },
   { method = "POST", path = "/restart", id = "restart", permission = "deploy", body = one_app,
-    summary = "Stops the live release and starts it again.", payload = s.ref "AppStatus", handler = restart },
+    summary = "Starts the live release anew, or a stopped app; nothing is dropped.", payload = s.ref "AppStatus", handler = restart },
   { method = "POST", path = "/swap", id = "swap", permission = "deploy", query = wait_query,
     summary = "Blue-green to an image; without one, back to the kept release.",
     body = s.closed(with(app_fields, { image = s.text }), { "app_name" }),

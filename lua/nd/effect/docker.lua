@@ -2,9 +2,11 @@
 
 local json = require "json"
 
--- {image, id, digest?}: what a recipe pins and app.start takes.
+-- {image, id, digest?}: what a recipe pins and app.start takes. An image named by its id is shown
+-- by its tag, where it has one.
 local function describe(name, found)
-  local digests = found.RepoDigests
+  local digests, tags = found.RepoDigests, found.RepoTags
+  if name == found.Id and tags and tags[1] then name = tags[1] end
   return { image = name, id = found.Id,
     digest = digests and digests[1] and digests[1]:match "@(.*)$" or nil }
 end

@@ -80,6 +80,7 @@ function Guard:failed(app, release, w, why)
   local before = self:predecessor(app, release.id)
   if not before or w.went_back or not json.decode(release.config).go_back then return end
   w.went_back = true
+  d.store:post { { "UPDATE release SET was_healthy = 0 WHERE id = ?", release.id } }
   log.warn(("%s: release %d failed (%s), going back to release %d"):format(app.name,
     release.number, why, before.number))
   local ok, e = pcall(d.runs.start, d.runs, {

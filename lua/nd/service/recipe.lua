@@ -16,7 +16,24 @@ local MAX_BYTES = 1024 * 1024
 local Recipes = {}
 Recipes.__index = Recipes
 
+local library_dir = "lua/nd/recipe/"
+local library = {} -- of this release of NextDeploy: path -> source
+for _, path in ipairs(embed.list(library_dir)) do library[path] = embed.read(path) end
+
 function Recipes.new(d) return setmetatable({ d = d }, Recipes) end
+
+-- The files to send a worker: without the library where the worker's own is the same.
+function Recipes.to_send(files)
+  local own = {}
+  for path, text in pairs(files) do
+    if path:sub(1, #library_dir) ~= library_dir then
+      own[path] = text
+    elseif library[path] ~= text then
+      return files
+    end
+  end
+  return own
+end
 
 local shipped_dir = "recipes/"
 
@@ -93,6 +110,7 @@ function Recipes:bundle(recipe)
   for path, text in pairs(files) do
     if path:match "%.lua$" then sources[path] = text end
   end
+  for path, text in pairs(library) do sources[path] = text end
   local text = json.encode(sources)
   if #text > MAX_BYTES then err.raise("too_large", "a recipe is at most 1 MiB with all its files") end
   return { name = name, files = sources, text = text, hash = crypto.sha256(text) }

@@ -68,7 +68,7 @@ end
 function Run.start_worker(d, row, files, mode)
   local w = worker.spawn(d.worker_options)
   w:send {
-    type = "start", run = row.id, files = files, entry = "recipe.lua",
+    type = "start", run = row.id, files = d.recipes.to_send(files), entry = "recipe.lua",
     params = json.decode(row.params), seed = row.seed, mode = mode or "run",
   }
   local ok, message = pcall(w.recv, w, BURST_MS)
