@@ -6,8 +6,17 @@ local text = require "ndctl.lib.text"
 
 local function told(frame)
   local data = frame.data or {}
-  local label = data.label or data.text or data.status or data.state or data.message
-  if data.ok == false then label = (label or "") .. " (failed)" end
+  local label = data.label or data.text or data.status or data.message
+  if not label and frame.kind == "run.started" then
+    label = ("%s, by %s"):format(data.recipe, data.owner)
+  elseif not label and frame.kind == "run.ended" then
+    label = ("%s, %s"):format(data.recipe, data.state)
+  end
+  if not label and next(data) then label = require("json").encode(data) end
+  local why = type(data.error) == "table" and data.error.message or data.error
+  if data.ok == false or why then
+    label = ("%s (failed%s)"):format(label or "", why and ": " .. tostring(why) or "")
+  end
   return ("%s  %-16s  %-12s  %s"):format(tostring(frame.time), frame.kind,
     frame.app or "-", text.clean(label or ""))
 end

@@ -372,6 +372,21 @@ describe("ndctl", function()
     assert.equal("t1  one\nt2  two\nt3  three\n", ndctl({ "logs", "-t", "web" }).stdout)
   end)
 
+  it("puts the lines of several instances in the order of their times", function()
+    daemon {
+      ["GET /status"] = { payload = app() },
+      ["WS /ws/logs"] = function(ws)
+        for i, entry in ipairs { { "b", 2, "x" }, { "b", 4, "y" }, { "a", 1, "v" }, { "a", 3, "w" } } do
+          ws:send(json.encode { seq = i, app = "web", instance = "nd-1-web-" .. entry[1],
+            time = ("2026-01-31T12:00:0%d.000Z"):format(entry[2]), line = entry[3] })
+        end
+        ws:close(1000, "that was all")
+      end,
+    }
+    assert.equal("a | v\nb | x\na | w\nb | y\n", ndctl({ "logs", "web" }).stdout)
+    assert.equal("a | w\nb | y\n", ndctl({ "logs", "web", "--tail", "2" }).stdout)
+  end)
+
   it("follows a log through a restart of the daemon, no line twice", function()
     local connections = 0
     daemon {

@@ -153,7 +153,7 @@ function Apps:status(app)
     routes[#routes + 1] = r
   end
   local previous = d.store:get([[SELECT number FROM release
-    WHERE app = ? AND was_healthy = 1 AND id <> ? ORDER BY coalesce(live_at, 0) DESC, id DESC LIMIT 1]],
+    WHERE app = ? AND was_healthy = 1 AND live_at IS NOT NULL AND id <> ? ORDER BY live_at DESC, id DESC LIMIT 1]],
     app.id, app.live or 0)
   local service = d.network and d.network:find_service(Apps.service(app))
   return {

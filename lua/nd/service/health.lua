@@ -120,7 +120,7 @@ end
 
 function Health:unhealthy(code, instance, release, why, probes, hint)
   error(err.new(code, ("release %d is not healthy: instance %d %s"):format(release.number,
-    instance.position, why), hint or "the container's last lines are below; the old version was not touched",
+    instance.position, why), hint or "its probes and last log lines say why; the old version was not touched",
     { probes = probes, logs = self:last_lines(instance), instance = instance.name }), 0)
 end
 

@@ -201,6 +201,7 @@ function Releases:switch(app, release)
   local config = json.decode(release.config)
   d.apps:check_routes(app, config)
   local before = d.store:all("SELECT domain, tls, proxy_type FROM route WHERE app = ?", app.id)
+  d.network:service(Apps.service(app)) -- an app without a host name has an address too
   d.apps:set_routes(app, config.routes)
   local ok, e = pcall(d.network.switch, d.network, Apps.service(app),
     targets_of(release, self:instances(release)))
