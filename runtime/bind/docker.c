@@ -85,19 +85,19 @@ ND_RAISES static int protocol_error(lua_State *L, const struct call_op *op, cons
     return nd_raise(L, &err);
 }
 
-/* Pushes the answer, which must be a JSON object (or list) as `first` says. */
-ND_RAISES static void push_typed(lua_State *L, struct call_op *op, char first)
+/* Pushes the answer, which must be a JSON object. */
+ND_RAISES static void push_object(lua_State *L, struct call_op *op)
 {
     size_t skip = op->body.data ? strspn(op->body.data, " \t\r\n") : 0;
 
-    if (!op->body.data || op->body.data[skip] != first)
-        protocol_error(L, op, first == '[' ? "is not a JSON list" : "is not a JSON object");
+    if (!op->body.data || op->body.data[skip] != '{')
+        protocol_error(L, op, "is not a JSON object");
     docker_push_value(L, &op->body, op->doing);
 }
 
 ND_RAISES static int push_field(lua_State *L, struct call_op *op, const char *name, int type)
 {
-    push_typed(L, op, '{'); // answer
+    push_object(L, op); // answer
     if (lua_getfield(L, -1, name) != type || (type == LUA_TSTRING && !lua_rawlen(L, -1)))
         return protocol_error(L, op, lua_pushfstring(L, "has no %s", name));
     return 1;
@@ -127,7 +127,7 @@ ND_RAISES static int push_version(lua_State *L, struct call_op *op)
                                            {"server_api", "ApiVersion"},
                                            {"kernel", "KernelVersion"}};
 
-    push_typed(L, op, '{');
+    push_object(L, op);
     lua_newtable(L); // answer version
     lua_pushstring(L, nd_docker_api(op->docker));
     lua_setfield(L, -2, "api");
@@ -162,9 +162,10 @@ static int push_answer(lua_State *L, void *arg)
     case VERSION:
         return push_version(L, op);
     case OBJECT:
-    case LIST:
-        push_typed(L, op, op->result == LIST ? '[' : '{');
+        push_object(L, op);
         return 1;
+    case LIST:
+        return docker_push_list(L, &op->body, op->doing);
     default:
         lua_pushboolean(L, true);
         return 1;

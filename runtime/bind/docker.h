@@ -1,7 +1,7 @@
 /*
  * docker.h - what the files of the module `docker` share: docker.c (connection, plain calls),
- * docker_args.c (arguments), docker_image.c (pull, push, load, build) and docker_follow.c (exec,
- * logs, events).
+ * docker_args.c (arguments), docker_list.c (lists), docker_image.c (pull, push, load, build) and
+ * docker_follow.c (exec, logs, events).
  */
 #ifndef ND_BIND_DOCKER_H
 #define ND_BIND_DOCKER_H
@@ -9,6 +9,9 @@
 #include "base/buf.h"
 #include "engine/docker.h"
 #include "script/task.h"
+
+/* Bytes of JSON that are decoded at once: the loop stands still for about 60 ms a megabyte. */
+enum { DOCKER_VALUE_MAX = 1024 * 1024 };
 
 struct docker_box {
     struct nd_docker *docker; /* owned by the userdata; never NULL while a method runs */
@@ -28,7 +31,11 @@ ND_RAISES const char *docker_check_ref(lua_State *L, int index);
 ND_RAISES const char *docker_push_encoded(lua_State *L, const char *text, size_t length);
 /* Pushes the JSON of the value at `index`; raises docker_refused where it has none. */
 ND_RAISES const char *docker_push_json(lua_State *L, int index, size_t *length);
-/* Pushes the value of a JSON text; raises docker_protocol where it is none. */
+/* Pushes the list of a JSON text, which it takes. Lets other tasks run meanwhile: call it last, and
+ * return what it returns. */
+ND_RAISES int docker_push_list(lua_State *L, struct nd_buf *text, const char *doing);
+/* Pushes the value of a JSON text of at most DOCKER_VALUE_MAX bytes; raises docker_too_large above,
+ * * docker_protocol where it is none. */
 ND_RAISES void docker_push_value(lua_State *L, const struct nd_buf *text, const char *doing);
 /* Pushes "&filters=..." from the fields `filters` and `labels` of the table at `index`, or "". */
 ND_RAISES const char *docker_push_filters(lua_State *L, int index);

@@ -93,6 +93,11 @@ void docker_push_value(lua_State *L, const struct nd_buf *text, const char *doin
     struct nd_err why = {0};
     struct nd_err err = {0};
 
+    if (text->length > DOCKER_VALUE_MAX) {
+        nd_err_set(&err, "docker_too_large", "d:call with raw = true gives it as a string",
+                   "can't %s: Docker's answer is larger than %d bytes", doing, DOCKER_VALUE_MAX);
+        nd_raise(L, &err);
+    }
     if (nd_json_push(L, text->data ? text->data : "", text->length, &why) == 0)
         return;
     nd_err_set(&err, "docker_protocol", NULL, "can't %s: Docker's answer is %.200s", doing,
