@@ -248,8 +248,14 @@ function Network:repair(all)
   end)
 end
 
-local function repair_and_tell(self)
-  local ok, wrong = pcall(self.repair, self)
+-- `all`: also what no netfilter event tells of.
+local function repair_and_tell(self, all)
+  local ok, wrong = pcall(function()
+    return locked(self, function()
+      if all then host.ensure_route(self.layout) end
+      return mend(self)
+    end)
+  end)
   if not ok then
     if type(wrong) == "table" and wrong.code == "cancelled" then error(wrong, 0) end
     self.on_event("network.failed", { doing = "repairing the rules", error = wrong })
@@ -270,13 +276,13 @@ end
 local function watcher(self)
   local changes <close> = netfilter.watch { kind = self.backend.kind,
     bridges = "nd" .. self.layout.instance .. "-" }
-  repair_and_tell(self) -- what happened before we listened
+  repair_and_tell(self, true) -- what happened before we listened
   while true do
     local ok, pids = pcall(changes.recv, changes, CHECK_EVERY)
     if not ok then
       if type(pids) ~= "table" or pids.code ~= "timeout" then error(pids, 0) end
       self.backend.own = {}
-      repair_and_tell(self)
+      repair_and_tell(self, true)
     elseif not pids then
       return
     else
