@@ -232,6 +232,9 @@ describe("the proxy", function()
       { PORT = tostring(port_none), VERSION = "late" })
     assert.equal("late\n", late:join(8000).body)
     stop "load"
+    wait_for("its end", function()
+      return not pcall(http.request, { url = "http://127.0.0.1:" .. port_none .. "/" })
+    end)
     local r = get "late.test"
     assert.equal(502, r.status)
     assert.truthy(r.body:find("nothing answers for late.test", 1, true))
@@ -286,6 +289,9 @@ describe("the proxy", function()
 
   it("says so when Caddy isn't there, and routes still wait for it", function()
     stop "caddy"
+    wait_for("its end", function()
+      return not pcall(http.request, { url = "http://127.0.0.1:" .. http_port .. "/" })
+    end)
     local code, err = code_of(p.require_up, p)
     assert.equal("proxy_down", code)
     assert.truthy(err.hint:find("caddy run", 1, true))
