@@ -9,6 +9,7 @@
 # Docker:     docker_api METHOD PATH [CURL-ARGUMENT...]   by the socket alone, no docker CLI needed
 #             image_build TAG [DOCKERFILE-LINE...]        FROM scratch with nd-sample at /nd-sample
 #             container_create NAME JSON | container_start | container_wait | container_output
+#             container_remove | containers_named PREFIX
 # JSON:       json FILTER [JQ-ARGUMENT...]   jq -r over stdin
 
 ND_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -180,6 +181,13 @@ while len(data) >= 8:
     data = data[8 + n:]'
 }
 
+# The ids of containers whose name begins with $1.
+containers_named() {
+  docker_api GET '/containers/json?all=1' | json --arg prefix "/${1:?a prefix}" \
+    '.[] | select(.Names | any(startswith($prefix))) | .Id'
+}
+
 container_remove() {
+  [[ -n $1 ]] || return 1
   docker_api DELETE "/containers/$1?force=1&v=1" -o /dev/null
 }

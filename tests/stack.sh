@@ -11,6 +11,8 @@
 #   api METHOD PATH [JSON]         a request at the unix door; prints the payload, 1 on an error
 #   app_settled APP                true when no run is live and nothing drains any more
 #   load ARGUMENT...               nd-load at the front door
+#   load_begin FILE ARGUMENT...    the same in the background, its results to FILE; sets `loader`
+#   load_end                       ... until now
 #
 # In tests: `stack_new` is stack_up in a temporary directory that is taken down at the end.
 
@@ -122,16 +124,19 @@ stack_up() {
   stack_caddy_start
 }
 
+# The ids of the instance's containers.
+stack_containers() {
+  [[ -n ${stack_instance:-} ]] || return 0
+  docker_api GET '/containers/json?all=1' | json --arg id "$stack_instance" \
+    '.[] | select(.Labels["nextdeploy.instance"] == $id) | .Id'
+}
+
 # Everything of the instance, also when the daemon is dead.
 stack_down() {
   local id
   stack_daemon_stop
   stop_process "$(stack_pid caddy)"
-  if [[ -n ${stack_instance:-} ]]; then
-    docker_api GET "/containers/json?all=1&filters=$(jq -rn --arg label \
-      "nextdeploy.instance=$stack_instance" '{label: [$label]} | tojson | @uri')" |
-      json '.[].Id' | while read -r id; do container_remove "$id"; done
-  fi
+  stack_containers | while read -r id; do container_remove "$id"; done
   "$ND_BIN_DIR/nextdeployd" --config "$stack_dir/nextdeployd.lua" --remove-network \
     >>"$stack_dir/nextdeployd.log" 2>&1
   while umount "$stack_run/secrets" 2>/dev/null; do :; done
@@ -166,4 +171,17 @@ app_settled() {
 
 load() {
   "$ND_BIN_DIR/nd-load" --url "http://127.0.0.1:$stack_http/" "$@"
+}
+
+load_begin() {
+  local file=$1
+  shift
+  "$ND_BIN_DIR/nd-load" --url "http://127.0.0.1:$stack_http/" "$@" >"$file" &
+  loader=$!
+  at_exit kill "$loader"
+}
+
+load_end() {
+  kill "$loader"
+  wait "$loader" || :
 }

@@ -101,8 +101,7 @@ shell_deploy() {
 shell_stop() {
   [[ -z $nginx_pid ]] || stop_process "$nginx_pid"
   nginx_pid=''
-  docker_api GET "/containers/json?all=1&filters=%7B%22name%22:%5B%22$peer_id%22%5D%7D" |
-    json '.[].Id' | while read -r id; do container_remove "$id"; done
+  containers_named "$peer_id-" | while read -r id; do container_remove "$id"; done
   docker_api DELETE "/networks/$peer_id" -o /dev/null
   image_remove "$peer_id:app"
 }
