@@ -46,7 +46,7 @@ end
 function Store.open(state_dir, machine)
   local path = state_dir .. "/nextdeploy.db"
   local self = setmetatable({
-    path = path, pending = {}, changed = task.signal(), writes = 0,
+    path = path, pending = {}, changed = task.signal(), writing = 0,
   }, Store)
   self.db = db.open(path)
   migrate(self.db, path)
@@ -78,8 +78,13 @@ function Store:commit(statements)
   self.pending = {}
   local all = table.move(before, 1, #before, 1, {})
   table.move(statements, 1, #statements, #all + 1, all)
-  if #all == 0 then return {} end
+  if #all == 0 then
+    if self.writing == 0 then return {} end
+    all = { { "SELECT 1" } } -- waits behind what is being written: the writer takes turns
+  end
+  self.writing = self.writing + 1
   local ok, results = pcall(self.db.write, self.db, all)
+  self.writing = self.writing - 1
   if not ok then
     if #before > 0 then self.pending = table.move(self.pending, 1, #self.pending, #before + 1, before) end
     if #before > 0 then self:flush_later() end
