@@ -85,6 +85,7 @@ end
 function Drain:drive(app, id)
   local releases = self.d.releases
   local release = releases:by_id(id)
+  releases:set_restart(release, "no")
   if release.state == "draining" then
     local cut, peers = self:wait_idle(release, release.drain_until)
     releases:stop_containers(release, releases:grace(release))

@@ -23,6 +23,7 @@ function Guard:watch(app, release)
   local w = { release = release.id, wake = task.signal(), failures = 0 }
   self.watched[app.id] = w
   w.task = task.spawn("guard " .. app.name, function()
+    self.d.releases:set_restart(release, "unless-stopped")
     while self.watched[app.id] == w do
       local ok, e = pcall(self.look, self, app, w)
       if not ok then

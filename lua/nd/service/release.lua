@@ -222,11 +222,7 @@ function Releases:switch(app, release)
     statements[#statements + 1] = self:changed(app, old, "draining")
   end
   d.store:post(statements)
-  task.spawn("restart policy", function()
-    self:set_restart(release, "unless-stopped")
-    if old and old.id ~= release.id then self:set_restart(old, "no") end
-    d.guard:watch(app, release)
-  end)
+  d.guard:watch(app, release)
   return { release = release.number }
 end
 

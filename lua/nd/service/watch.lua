@@ -65,7 +65,7 @@ handlers.die = ended
 -- A live instance that Docker restarted gets traffic once it answers.
 function handlers.start(self, row)
   local d = self.d
-  if row.state == "running" then return end
+  if row.state ~= "exited" then return end -- a first start: whoever asked for it looks after it
   local app = d.apps:by_id(row.app)
   local release = d.releases:by_id(row.release)
   if app.live == row.release then
@@ -77,11 +77,11 @@ function handlers.start(self, row)
     end
   end
   d.store:commit {
-    { "UPDATE instance SET state = 'running', started_at = ?, restarts = restarts + ? WHERE id = ? AND state <> 'gone'",
-      clock.now(), row.state == "exited" and 1 or 0, row.id },
+    { "UPDATE instance SET state = 'running', started_at = ?, restarts = restarts + 1 WHERE id = ? AND state <> 'gone'",
+      clock.now(), row.id },
     d.store:event("instance.started", row.app, nil, { name = row.name }),
   }
-  d.releases:retarget(app)
+  if app.live == row.release then d.releases:retarget(app) end
 end
 
 function Watch:on_event(event)
