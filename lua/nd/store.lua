@@ -109,7 +109,7 @@ function Store:flush_later()
       task.sleep(wait)
       local ok, e = pcall(self.commit, self, {})
       if not ok then log.error("can't write the journal: " .. tostring(e)) end
-      wait = 1000
+      wait = ok and 0 or 1000
     until #self.pending == 0
     self.flushing = false
   end)

@@ -27,4 +27,15 @@ describe("the store", function()
       assert.equal(tostring(turns), store:meta("turns"))
     end
   end)
+
+  it("writes what is posted while it writes without a pause", function()
+    local clock = require "clock"
+    local begun = clock.monotonic()
+    for n = 1, 20 do
+      store:post { store:set_meta("n", tostring(n)) }
+      task.sleep(1)
+    end
+    while store:meta("n") ~= "20" and clock.monotonic() - begun < 5000 do task.sleep(5) end
+    assert.is_true(clock.monotonic() - begun < 900)
+  end)
 end)
