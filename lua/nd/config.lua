@@ -115,7 +115,9 @@ function M.load(argv)
   local out = {}
   for _, o in ipairs(M.options) do
     local name = o[1]
-    if given[name] ~= nil then out[name] = given[name] elseif file[name] ~= nil then out[name] = file[name] else out[name] = o[2] end
+    out[name] = given[name]
+    if out[name] == nil then out[name] = file[name] end
+    if out[name] == nil then out[name] = o[2] end
   end
   for _, f in ipairs(M.flags) do out[f[1]] = given[f[1]] end
   out.socket = out.socket or out.run_dir .. "/nextdeployd.sock"

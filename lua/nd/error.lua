@@ -7,7 +7,8 @@ local M = {}
 
 -- code -> HTTP status, where it isn't 500. A pattern matches codes that share an ending.
 local status = {
-  bad_request = 400, bad_json = 400, bad_param = 400, bad_params = 400, recipe_syntax = 400, bad_config = 400, bad_recipe = 400,
+  bad_request = 400, bad_json = 400, bad_param = 400, bad_params = 400, recipe_syntax = 400,
+  bad_config = 400, bad_recipe = 400,
   unknown_param = 400, bad_domain = 400, bad_port = 400,
   unauthorized = 401,
   forbidden = 403, capability = 403,

@@ -23,7 +23,8 @@ local function create(c)
     "INSERT INTO token (name, hash, role, created_at) VALUES (?, ?, ?, ?)", name,
     crypto.sha256(token), c.body.role or "admin", clock.now() } })
   if not ok and e.code == "constraint" then
-    err.raise("exists", ("there is a token '%s' already"):format(name), "choose another name, or `ndctl token rm " .. name .. "`")
+    err.raise("exists", ("there is a token '%s' already"):format(name),
+      "choose another name, or `ndctl token rm " .. name .. "`")
   elseif not ok then
     error(e, 0)
   end

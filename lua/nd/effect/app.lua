@@ -33,7 +33,10 @@ M["app.previous"].args = { app_arg }
 
 -- A release by its number; without one, the last good one before the live.
 M["app.release"] = read(
-  function(app, n) return n and ("look up release %d of %s"):format(n, app) or "look up the last good release of " .. app end,
+  function(app, n)
+    if n then return ("look up release %d of %s"):format(n, app) end
+    return "look up the last good release of " .. app
+  end,
   function(ctx, _, n)
     if n and n ~= json.null then
       return releases(ctx):handle(ctx.app, releases(ctx):get(ctx.app, n))

@@ -97,14 +97,14 @@ end
 
 -- A name or {name, files} -> bundle {name, hash, files}
 function Recipes:bundle(recipe)
-  local name, files = recipe, {}
+  local name, files
   if type(recipe) == "table" then
     name, files = recipe.name or "recipe", recipe.files
     if type(files) ~= "table" or type(files["recipe.lua"]) ~= "string" then
       err.raise("bad_recipe", "a recipe that is sent needs files with a recipe.lua")
     end
   else
-    files = self:files(name)
+    name, files = recipe, self:files(recipe)
   end
   local sources = {}
   for path, text in pairs(files) do

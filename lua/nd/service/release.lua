@@ -9,7 +9,6 @@
 local clock = require "clock"
 local json = require "json"
 local log = require "log"
-local task = require "task"
 local container = require "nd.service.container"
 local err = require "nd.error"
 local tasks = require "nd.tasks"
@@ -166,8 +165,8 @@ end
 
 function Releases:mark_healthy(release)
   self.d.store:post {
-    { "UPDATE release SET was_healthy = 1, state = CASE state WHEN 'created' THEN 'healthy' ELSE state END WHERE id = ?",
-      release.id },
+    { [[UPDATE release SET was_healthy = 1,
+      state = CASE state WHEN 'created' THEN 'healthy' ELSE state END WHERE id = ?]], release.id },
     self.d.store:event("release.changed", release.app, nil,
       { number = release.number, state = "healthy" }),
   }
@@ -390,7 +389,8 @@ function Releases:user_stop(app)
   local d = self.d
   local release = self:live(app)
   if not release then
-    err.raise("app_not_live", ("'%s' has no live release to stop"):format(app.name), "`ndctl status " .. app.name .. "`")
+    err.raise("app_not_live", ("'%s' has no live release to stop"):format(app.name),
+      "`ndctl status " .. app.name .. "`")
   end
   d.store:commit { { "UPDATE app SET stopped = 1, updated_at = ? WHERE id = ?", clock.now(), app.id } }
   d.guard:leave(app)
@@ -404,7 +404,8 @@ function Releases:user_start(app)
   local d = self.d
   local release = self:live(app)
   if not release then
-    err.raise("app_not_live", ("'%s' has no release to start"):format(app.name), "`ndctl deploy IMAGE --app " .. app.name .. "`")
+    err.raise("app_not_live", ("'%s' has no release to start"):format(app.name),
+      "`ndctl deploy IMAGE --app " .. app.name .. "`")
   end
   d.guard:leave(app)
   d.store:commit { { "UPDATE app SET stopped = 0, updated_at = ? WHERE id = ?", clock.now(), app.id } }

@@ -208,7 +208,8 @@ function Run:journal(asked)
   self.count = math.max(self.count, e.n)
   local ok, bad = pcall(effects.check, def, e, self)
   local statements = {
-    { "INSERT INTO effect (run, n, name, version, task, at, args, label, pivot, asked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    { [[INSERT INTO effect (run, n, name, version, task, at, args, label, pivot, asked_at)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)]],
       self.row.id, e.n, e.name, e.version, e.task, e.at or db.null, json.encode(e.args), e.label,
       e.pivot, e.asked_at },
     self:event("effect.asked", { n = e.n, name = e.name, label = e.label }),
@@ -296,7 +297,8 @@ function Run:answer(e, ok, value)
     e.error.traceback = nil
   end
   local statements = {
-    { "UPDATE effect SET answered = ?, answered_at = ?, ok = ?, result = ?, error = ?, undo = ? WHERE run = ? AND n = ?",
+    { [[UPDATE effect SET answered = ?, answered_at = ?, ok = ?, result = ?, error = ?, undo = ?
+      WHERE run = ? AND n = ?]],
       e.answered, e.answered_at, e.ok, e.result ~= nil and json.encode(e.result) or db.null,
       e.error and json.encode(e.error) or db.null, e.undo and json.encode(e.undo) or db.null,
       self.row.id, e.n },

@@ -91,7 +91,8 @@ function Watch:on_event(event)
   if not row then return end
   task.spawn("event " .. event.Action, function()
     local ok, e = pcall(handler, self, row, event)
-    if not ok and e.code ~= "cancelled" then log.warn(("Docker's event %s of %s: %s"):format(event.Action, row.name, tostring(e))) end
+    if ok or e.code == "cancelled" then return end
+    log.warn(("Docker's event %s of %s: %s"):format(event.Action, row.name, tostring(e)))
   end)
 end
 
