@@ -17,6 +17,7 @@ end
 
 -- 1500 -> "1.5s"
 function M.text(ms)
+  if ms == 0 then return "0s" end
   if ms < 1000 then return ("%dms"):format(ms) end
   if ms < 60000 then return (("%.1fs"):format(ms / 1000):gsub("%.0s", "s")) end
   if ms < 3600000 then return ("%dm%02ds"):format(ms // 60000, ms % 60000 // 1000) end

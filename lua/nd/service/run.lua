@@ -53,6 +53,8 @@ function Run:load()
     self.count = math.max(self.count, e.n)
     self.order = math.max(self.order, e.answered or 0)
   end
+  self.log_seen = self.d.store:get(
+    "SELECT count(*) AS n FROM event WHERE run = ? AND kind = 'run.log'", self.row.id).n
 end
 
 function Run:event(kind, data) return self.d.store:event(kind, self.row.app, self.row.id, data) end
