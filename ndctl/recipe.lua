@@ -32,7 +32,7 @@ local function print_params(params)
     { "PARAMETER", function(p) return "--" .. p.name end },
     { "TYPE", "type" },
     { "DEFAULT", function(p) return p.required and "(required)" or default_text(p.default) end },
-    { "", "doc" },
+    { "", function(p) return p.doc or " " end },
   }, params))
 end
 
@@ -115,7 +115,7 @@ return {
     },
     {
       name = "new",
-      summary = "Make a folder with a recipe to begin with, its README and its spec.",
+      summary = "Make a folder with a recipe to begin with, and its README.",
       args = { { "name" } },
       options = {},
       examples = { { "ndctl recipe new canary" } },

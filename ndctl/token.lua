@@ -27,9 +27,6 @@ local function list(ctx)
     { "NAME", "name" },
     { "ROLE", "role" },
     { "CREATED", function(row) return text.ago(row.created_at, now) end },
-    { "USED", function(row)
-      return row.used_at and text.ago(row.used_at, now) or "never"
-    end },
   }, payload))
 end
 

@@ -137,9 +137,10 @@ local function raise_answer(self, answer, envelope)
   if type(envelope.payload) == "table" then
     err.payload, err.data = envelope.payload, envelope.payload.data
   end
-  if answer.status == 401 and not err.hint then
-    err.hint = self.token and "the token isn't known to this daemon: ndctl token create makes one"
-      or "give a token with --token or NDCTL_TOKEN"
+  if answer.status == 401 then
+    err.hint = self.token and "this daemon doesn't know the token that was given"
+      or "give a token with --token or NDCTL_TOKEN; on the daemon's host, "
+        .. "`ndctl token create --name NAME` makes one"
   end
   error(err, 0)
 end
