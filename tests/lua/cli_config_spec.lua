@@ -43,6 +43,22 @@ describe("nextdeploy.lua", function()
       mistake([[return { app = "a", environments = { staging = { imgae = "x" } } }]]).message)
   end)
 
+  it("knows what the daemon's API takes, and nothing else", function()
+    local takes
+    for _, route in ipairs(require "nd.api.deploy") do
+      if route.path == "/deploy" then takes = route.body.properties end
+    end
+    for name, key in pairs(config.keys) do
+      if not key.param and name ~= "environments" then
+        assert.is_not_nil(takes[key.body or name], name)
+      end
+    end
+    local known = config.keys
+    for name in pairs(require("nd.service.app_config").fields) do
+      assert.is_not_nil(known[name], name)
+    end
+  end)
+
   it("sees nothing of the machine", function()
     mistake [[return { app = os.getenv("HOME") }]]
     mistake [[return { app = require("x") }]]

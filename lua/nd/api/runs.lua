@@ -31,7 +31,7 @@ end
 
 return {
   { method = "GET", path = "/runs", id = "listRuns", permission = "read",
-    query = { app = s.text, state = s.text, before = s.text,
+    query = { app = s.text, project = s.text, environment = s.text, state = s.text, before = s.text,
       limit = { type = "integer", minimum = 1, maximum = 200 } },
     summary = "Runs, the newest first.", payload = s.list(s.ref "Run"), handler = list },
   { method = "POST", path = "/runs", id = "startRun", permission = "deploy",

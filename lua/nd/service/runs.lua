@@ -166,6 +166,8 @@ function Runs:list(filter)
     args[#args + 1] = value
   end
   add("app.name = ?", filter.app)
+  add("app.project = ?", filter.project)
+  add("app.environment = ?", filter.environment)
   add("run.state = ?", filter.state)
   add("run.id < ?", filter.before)
   args[#args + 1] = math.min(filter.limit or 20, 200)
