@@ -94,6 +94,7 @@ function network.new(o)
     last_used = {},  -- container address -> wall ms when it was last given out or freed
     claimed = {},    -- container address -> wall ms when it was given out, until freed
     free = task.signal(),
+    started = task.signal(),
     dirty = task.signal(),
     written = task.signal(),
     version = 0,     -- of what is to be written
@@ -295,33 +296,41 @@ end
 local function begin(self)
   load(self)
   self.backend = iptables.find(self.last_backend)
-  host.check_range(self.layout, self.backend:save())
+  -- At boot what was served is served again, whatever has come to the host since: no check.
+  if not self.restoring then host.check_range(self.layout, self.backend:save()) end
   host.ensure_sysctls(self.sysctls)
   locked(self, function()
     host.ensure_route(self.layout)
     mend(self)
   end)
   changed(self)
+  self.up = true
+end
+
+local function watch_for_ever(self)
+  while true do
+    local ok, err = pcall(watcher, self)
+    if not ok and type(err) == "table" and err.code == "cancelled" then error(err, 0) end
+    self.on_event("network.failed", { doing = "watching netfilter", error = err })
+    task.sleep(1000)
+  end
 end
 
 function Network:start()
+  while self.starting do self.started:wait() end -- by another task that needs it
   if self.up then return end
-  begin(self)
-  self.up = true
+  self.starting = true
+  local ok, err = pcall(begin, self)
+  self.starting = nil
+  self.started:notify()
+  if not ok then error(err, 0) end
   self.writer = task.spawn("network writer", writer, self)
-  self.watcher = task.spawn("network watch", function()
-    while true do
-      local ok, err = pcall(watcher, self)
-      if not ok and type(err) == "table" and err.code == "cancelled" then error(err, 0) end
-      self.on_event("network.failed", { doing = "watching netfilter", error = err })
-      task.sleep(1000)
-    end
-  end)
+  self.watcher = task.spawn("network watch", watch_for_ever, self)
 end
 
 function Network:restore()
+  self.restoring = true
   begin(self)
-  self.up = true
 end
 
 function Network:stop()

@@ -22,10 +22,10 @@ local function run(...)
   return r.stdout
 end
 
--- A function of lib/host.sh.
+-- A function of lib/second_host.sh.
 local function host(line)
   return run("bash", "--norc", "-c",
-    ("source %s/../lib.sh; source %s/lib/host.sh; %s"):format(E2E, E2E, line))
+    ("source %s/../lib.sh; source %s/lib/second_host.sh; %s"):format(E2E, E2E, line))
 end
 
 local function wait_for(what, fn, seconds)
@@ -346,7 +346,7 @@ describe("service addresses", function()
     run("ip", "route", "del", "10.201.0.0/17", "dev", "lo")
     run("ip", "addr", "del", "10.201.128.1/32", "dev", "lo")
     local began = clock.monotonic()
-    network_restore.restore { state_dir = dir }
+    network_restore(dir)
     print(("# restored after %d ms"):format(clock.monotonic() - began))
     local _, status = curl(nil, "http://10.201.77.77")
     assert.equal(REFUSED, status)
@@ -364,11 +364,11 @@ describe("service addresses", function()
   it("leave nothing when they are taken down", function()
     for _, c in ipairs(engine:list { all = true }) do engine:remove(c.Id, { force = true }) end
     net:stop()
-    network_restore.remove { state_dir = dir, docker_host = "unix://" .. SOCKET }
+    net = new() -- as `nextdeployd --remove-network` does
+    net:down()
     assert.falsy(run("iptables-save"):find("ND-", 1, true))
     assert.falsy(run("ip", "-4", "route", "show", "table", "all"):find("10.201.", 1, true))
     assert.same({}, engine:network_list { labels = { ["nextdeploy.instance"] = true } })
     assert.is_false(fs.exists(dir .. "/net"))
-    net = new()
   end)
 end)

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# host.sh - a second Docker host on this machine, for tests that flush rules or kill dockerd.
+# second_host.sh - a second Docker host on this machine, for tests that flush rules or kill dockerd.
 #
 # A network namespace of its own with a dockerd of its own: what happens to its netfilter rules,
 # routes and containers leaves the machine's own alone. Source it after tests/lib.sh. Every function
