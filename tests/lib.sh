@@ -84,12 +84,16 @@ now_ms() {
   printf '%s' "${t%???}"
 }
 
+nap() {
+  read -rt "${1:-0.02}" <> <(:) || :
+}
+
 until_true() {
   local deadline=$(($(now_ms) + $1 * 1000))
   shift
   until "$@" >/dev/null 2>&1; do
     (($(now_ms) < deadline)) || return 1
-    read -rt 0.02 <> <(:) || :
+    nap
   done
 }
 

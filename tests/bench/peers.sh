@@ -108,6 +108,9 @@ shell_stop() {
 
 # --- Docker Swarm -------------------------------------------------------------------------------
 
+# Swarm asks the image's registry first: this one refuses at once, and it goes on with what is there.
+swarm_image=127.0.0.1:9/nd-bench-app
+
 swarm_api() {
   docker_socket=$peer_dir/docker.sock docker_api "$@" -H 'Content-Type: application/json'
 }
@@ -127,7 +130,7 @@ swarm_start() {
     --bip 172.29.78.1/24 --cgroup-parent "/$space" >"$peer_dir/dockerd.log" 2>&1 </dev/null &
   swarm_pid=$!
   docker_socket=$peer_dir/docker.sock until_true 30 docker_up || return 1
-  docker_socket=$peer_dir/docker.sock image_build "$peer_id:app" || return 1
+  docker_socket=$peer_dir/docker.sock image_build "$swarm_image" || return 1
   answer=$(swarm_api POST /swarm/init \
     -d '{"ListenAddr":"10.213.0.1:2377","AdvertiseAddr":"10.213.0.1"}')
   [[ $answer == '"'* ]] || { printf 'swarm init: %s\n' "$answer" >&2; return 1; }
@@ -135,7 +138,7 @@ swarm_start() {
     "Attachable":true,"CheckDuplicate":true,"IPAM":{"Config":[{"Subnet":"10.214.0.0/24"}]}}'
   # nginx runs in the network of a container that does nothing else.
   swarm_api POST '/containers/create?name=proxy' -o /dev/null \
-    -d "{\"Image\":\"$peer_id:app\",\"Env\":[\"PORT=9999\"],
+    -d "{\"Image\":\"$swarm_image\",\"Env\":[\"PORT=9999\"],
          \"HostConfig\":{\"NetworkMode\":\"bench\"}}"
   swarm_api POST /containers/proxy/start
   swarm_service=''
@@ -145,7 +148,7 @@ swarm_start() {
 }
 
 swarm_spec() {
-  jq -nc --arg image "$peer_id:app" --arg version "$1" '{Name: "app",
+  jq -nc --arg image "$swarm_image" --arg version "$1" '{Name: "app",
     TaskTemplate: {ContainerSpec: {Image: $image, Env: ["VERSION=\($version)"],
         StopGracePeriod: 10000000000}, Networks: [{Target: "bench"}], ForceUpdate: 0},
     Mode: {Replicated: {Replicas: 1}}, EndpointSpec: {Mode: "dnsrr"},
