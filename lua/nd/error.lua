@@ -2,6 +2,7 @@
 -- `raise` is for the daemon's own Lua; the HTTP status and ndctl's exit code follow from the code.
 
 local task = require "task"
+local nearest = require "nd.recipe.nearest"
 
 local M = {}
 
@@ -48,23 +49,7 @@ function M.from(e)
   return { code = "internal", message = text:match "^[^\n]*", traceback = text }
 end
 
--- The known name that is nearest to `name` (by edit distance), or nil when none is near.
-function M.nearest(name, known)
-  local best, least = nil, math.max(2, #name // 3) + 1
-  for _, candidate in ipairs(known) do
-    local row = {}
-    for j = 0, #candidate do row[j] = j end
-    for i = 1, #name do
-      local diagonal = row[0]
-      row[0] = i
-      for j = 1, #candidate do
-        local cost = name:byte(i) == candidate:byte(j) and 0 or 1
-        diagonal, row[j] = row[j], math.min(row[j] + 1, row[j - 1] + 1, diagonal + cost)
-      end
-    end
-    if row[#candidate] < least then best, least = candidate, row[#candidate] end
-  end
-  return best
-end
+-- The known name that is nearest to `name`, or nil when none is near.
+M.nearest = nearest.of
 
 return M

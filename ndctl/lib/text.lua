@@ -176,37 +176,7 @@ function text.digest(s)
   return (s:gsub("sha256:(%x%x%x%x%x%x%x%x%x%x%x%x)%x+", "sha256:%1"))
 end
 
--- Edits between two names: insert, delete, replace, swap of neighbours.
-function text.distance(a, b)
-  local before, last = nil, {}
-  for j = 0, #b do last[j] = j end
-  for i = 1, #a do
-    local row = { [0] = i }
-    for j = 1, #b do
-      local cost = a:byte(i) == b:byte(j) and 0 or 1
-      row[j] = math.min(last[j] + 1, row[j - 1] + 1, last[j - 1] + cost)
-      if before and j > 1 and a:byte(i) == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then
-        row[j] = math.min(row[j], before[j - 2] + 1)
-      end
-    end
-    before, last = last, row
-  end
-  return last[#b]
-end
-
 -- The name of `known` that `name` was probably meant to be; nil where none is near.
-function text.nearest(name, known)
-  local best, least = nil, math.max(1, #name // 3) + 1
-  for _, candidate in ipairs(known) do
-    local d = text.distance(name:lower(), candidate:lower())
-    if d < least then best, least = candidate, d end
-  end
-  if not best and #name >= 3 then
-    for _, candidate in ipairs(known) do
-      if candidate:sub(1, #name) == name then return candidate end
-    end
-  end
-  return best
-end
+text.nearest = require("nd.recipe.nearest").of
 
 return text

@@ -1,4 +1,4 @@
--- The name that somebody who mistyped probably meant.
+-- The name that somebody who mistyped probably meant: for recipes, the daemon and ndctl.
 
 local M = {}
 
@@ -24,7 +24,7 @@ local function distance(a, b)
   return last[#b]
 end
 
--- The one of `names` (a list) that is closest to `word`, or nil where none is close.
+-- The one of `names` (a list) that is closest to `word`, or begins with it; nil where none does.
 function M.of(word, names)
   local best, least
   if #word > 64 then
@@ -35,6 +35,11 @@ function M.of(word, names)
     local tolerated = math.max(1, math.min(#word, #name) // 3)
     if edits <= tolerated and (not least or edits < least) then
       best, least = name, edits
+    end
+  end
+  for _, name in ipairs(not best and #word >= 3 and names or {}) do
+    if name:sub(1, #word) == word then
+      return name
     end
   end
   return best
