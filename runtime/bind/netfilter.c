@@ -7,8 +7,11 @@
  *   flows{within="10.1.0.0/24", proto=, open=} -> {["10.1.0.7"]=3, ...}   parks; connections to (or
  *        translated to) these addresses, counted; proto "tcp" | "udp"; open: not those ending
  *   forget{within=, proto=} -> number      parks; removed from conntrack
+ *   idle(pid, port[, ms=1000]) -> number   parks; established connections of a container's port on
+ *        which nothing moved for so long after an answer (engine/sockdiag.h)
  *
- * Rules are written by nd.service.iptables. Errors: netfilter_watch, conntrack_failed.
+ * Rules are written by nd.service.iptables. Errors: netfilter_watch, conntrack_failed, not_found,
+ * sockdiag_failed.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -17,9 +20,10 @@
 
 #include "base/mem.h"
 #include "bind/bind.h"
+#include "bind/job_op.h"
 #include "engine/hairpin.h"
 #include "engine/netfilter.h"
-#include "io/job.h"
+#include "engine/sockdiag.h"
 #include "script/chan.h"
 
 /* ---- watch ---- */
@@ -81,7 +85,7 @@ static int netfilter_watch(lua_State *L)
 /* ---- flows ---- */
 
 struct flow_op {
-    struct nd_op op;
+    struct nd_job_op job;
     struct nd_flow_filter filter;
     bool forget;
     struct nd_flow_count *list; /* owned */
@@ -117,23 +121,15 @@ static void fini_flows(void *arg)
 static const struct nd_op_type flow_type = {.name = "netfilter.flows",
                                             .size = sizeof(struct flow_op),
                                             .push = push_flows,
+                                            .cancel = nd_job_op_cancel,
                                             .fini = fini_flows};
 
-static void work(void *arg)
+static void work_flows(void *arg)
 {
     struct flow_op *op = arg;
 
-    op->count = op->forget ? nd_flow_forget(&op->filter, &op->op.err)
-                           : nd_flow_list(&op->filter, &op->list, &op->op.err);
-}
-
-static void done(void *arg, bool ran)
-{
-    struct flow_op *op = arg;
-
-    if (!ran)
-        nd_err_set(&op->op.err, "cancelled", "", "the operation was cancelled");
-    nd_op_done(op);
+    op->count = op->forget ? nd_flow_forget(&op->filter, &op->job.op.err)
+                           : nd_flow_list(&op->filter, &op->list, &op->job.op.err);
 }
 
 /* Reads "10.1.0.0/24" or one address from the table's field `within`. */
@@ -182,8 +178,7 @@ static int start(lua_State *L, bool forget)
     op = nd_op_new(L, &flow_type);
     op->filter = filter;
     op->forget = forget;
-    nd_job_start(nd_host_loop(nd_host_of(L)), work, done, op);
-    return nd_op_park(L, op);
+    return nd_job_op_run(L, op, work_flows);
 }
 
 static int netfilter_flows(lua_State *L)
@@ -196,10 +191,57 @@ static int netfilter_forget(lua_State *L)
     return start(L, true);
 }
 
+/* ---- idle ---- */
+
+struct idle_op {
+    struct nd_job_op job;
+    pid_t pid;
+    uint16_t port;
+    uint32_t quiet_ms;
+    int count;
+};
+
+static int push_idle(lua_State *L, void *arg)
+{
+    struct idle_op *op = arg;
+
+    lua_pushinteger(L, op->count);
+    return 1;
+}
+
+static void work_idle(void *arg)
+{
+    struct idle_op *op = arg;
+
+    op->count = nd_sockdiag_idle(op->pid, op->port, op->quiet_ms, &op->job.op.err);
+}
+
+static const struct nd_op_type idle_type = {.name = "netfilter.idle",
+                                            .size = sizeof(struct idle_op),
+                                            .push = push_idle,
+                                            .cancel = nd_job_op_cancel};
+
+static int netfilter_idle(lua_State *L)
+{
+    lua_Integer pid = luaL_checkinteger(L, 1), port = luaL_checkinteger(L, 2),
+                ms = luaL_optinteger(L, 3, 1000);
+    struct idle_op *op;
+
+    luaL_argcheck(L, pid > 0 && pid <= INT32_MAX, 1, "not a process id");
+    luaL_argcheck(L, port > 0 && port <= 65535, 2, "not a port");
+    luaL_argcheck(L, ms >= 0 && ms <= UINT32_MAX, 3, "not milliseconds");
+    op = nd_op_new(L, &idle_type);
+    op->pid = (pid_t)pid;
+    op->port = (uint16_t)port;
+    op->quiet_ms = (uint32_t)ms;
+    return nd_job_op_run(L, op, work_idle);
+}
+
 static const luaL_Reg functions[] = {
     {"watch", netfilter_watch},
     {"flows", netfilter_flows},
     {"forget", netfilter_forget},
+    {"idle", netfilter_idle},
     {NULL, NULL},
 };
 

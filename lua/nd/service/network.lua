@@ -22,8 +22,9 @@
 --   net:remove_bridge(app)     parks; the Docker network must be without containers
 --   net:container_address(app, used) -> "ip"   parks; `used`: addresses of existing containers
 --   net:container_gone(ip)     parks; its container was removed: forgets what connections it had
---   net:drain(pid, port) -> {count=, peers={"ip:port", ...}, half=}   established connections of
---       the process; half: those whose peer has stopped sending
+--   net:drain(pid, port) -> {count=, peers={"ip:port", ...}, idle=, half=}   parks; established
+--       connections of a container's port; idle: how many of them had their answer and are quiet
+--       for a second (keep-alive, or a silent WebSocket); half: whose peer has stopped sending
 --   net:repair([all]) -> list of what was wrong | nil    parks; brings kernel and model together
 --   net:check() -> {{name=, ok=, message=, hint=}, ...}   for `ndctl doctor`
 --   net:down()                 parks; removes every chain, jump, route and network of the instance
@@ -584,7 +585,9 @@ function Network:drain(pid, port) -- luacheck: no self
   local established, ending = proc.connections(pid, port)
   for i, c in ipairs(established) do peers[i] = c.peer end
   table.sort(peers)
-  return { count = #peers, peers = peers, half = #ending }
+  local ok, idle = pcall(netfilter.idle, pid, port)
+  if not ok and idle.code == "cancelled" then error(idle, 0) end
+  return { count = #peers, peers = peers, half = #ending, idle = ok and idle or 0 }
 end
 
 ---- doctor, and the end ----

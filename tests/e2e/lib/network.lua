@@ -296,6 +296,29 @@ describe("service addresses", function()
     assert.is_nil(netfilter.flows { within = ip }[ip])
   end)
 
+  it("tell who is still connected, and which of them are idle", function()
+    local state = engine:inspect "shop1".State
+    local busy = load(at .. "/", 4, "--ws", "1", "--slow", "1", "--slow-ms", "3000")
+    -- One keep-alive connection that had its answer and stays open.
+    local idle = task.spawn("idle", process.run, { argv = { "bash", "--norc", "-c", ([[
+      exec 3<>/dev/tcp/%s
+      printf 'GET / HTTP/1.1\r\nHost: x\r\n\r\n' >&3
+      head -1 <&3
+      read -rt 20 <> <(:)]]):format((net:service(shop).at:gsub(":", "/"))) }, timeout_ms = 10000 })
+    local seen
+    wait_for("the idle one", function()
+      seen = net:drain(state.Pid, 8080)
+      return seen.count == 3 and seen.idle == 1
+    end)
+    assert.equal(3, #seen.peers)
+    assert.truthy(seen.peers[1]:find("^10%.201%.128%.1:"))
+    for _, t in ipairs { busy, idle } do
+      t:cancel()
+      t:wait()
+    end
+    wait_for("their end", function() return net:drain(state.Pid, 8080).count == 0 end)
+  end)
+
   it("refuse a range that the host uses already", function()
     for _, cidr in ipairs { "192.0.0.0/12", "172.16.0.0/12", "10.192.0.0/12" } do
       local other = new { instance = "bbbb", cidr = cidr, dir = dir .. "-2" }
