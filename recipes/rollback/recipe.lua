@@ -13,7 +13,14 @@ return recipe {
 
   run = function(p)
     local bad  = app.live(p.app)
-    local good = app.activate(app.release(p.app, p.to)) -- its kept container, or one from its image
+    local good = app.release(p.app, p.to)
+    if bad and bad.release == good.release then
+      fail(("release %d of %s is live already"):format(good.release, p.app), "name another: --to N")
+    end
+    if good.one_writer then
+      app.stop(bad, { drain = p.drain })            -- a gap, as in recreate; its undo ends it
+    end
+    good = app.activate(good)                       -- its kept container, or one from its image
     health.wait(good, p.health)
     pivot(app.switch, p.app, good)
     app.retire(bad, { drain = p.drain, keep = p.keep })
