@@ -457,6 +457,10 @@ static void set_options(struct nd_http_transfer *t, const struct nd_http_request
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, t);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
+    /* Where a kept connection turns out to be dead, curl sends the request again, though the server
+     * may have acted on it: what may not be done twice gets a connection of its own. */
+    if (!strcmp(t->method, "POST") || !strcmp(t->method, "PATCH"))
+        curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
     if (req->unix_path)
         curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, req->unix_path);
     if (req->follow) {

@@ -1,9 +1,10 @@
 /*
  * http_client.h - HTTP/1.1 requests over TCP, TLS and unix sockets: libcurl driven by our loop.
  *
- * A *client* owns connections and reuses them; a *transfer* is one request with its answer. Nothing
- * is taken from the environment (no proxies, no netrc), no signals are used, redirects are followed
- * only where asked for, and a connection's descriptor is not inherited by child processes.
+ * A *client* owns connections and reuses them, for a POST or PATCH only afterwards, so that neither
+ * is ever sent twice; a *transfer* is one request with its answer. Nothing is taken from the
+ * environment (no proxies, no netrc), no signals are used, redirects are followed only where asked
+ * for, and a connection's descriptor is not inherited by child processes.
  *
  * Contract: nd_http_start never calls back before it has returned; then `on_headers` at most once,
  * `on_data` any number of times, and `on_done` exactly once, after which the transfer is gone.

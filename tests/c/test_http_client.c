@@ -85,6 +85,8 @@ static void hang(int fd)
         ;
 }
 
+static int dropped; /* requests for /drop; by __atomic */
+
 /* Answers one request; false: close. */
 static bool answer(int fd, const char *path, const char *head, const char *body, size_t length)
 {
@@ -101,6 +103,10 @@ static bool answer(int fd, const char *path, const char *head, const char *body,
     if (!strcmp(path, "/stall")) {
         puts_to(fd, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome");
         hang(fd);
+        return false;
+    }
+    if (!strcmp(path, "/drop")) {
+        __atomic_add_fetch(&dropped, 1, __ATOMIC_SEQ_CST);
         return false;
     }
     if (!strcmp(path, "/redirect"))
@@ -412,7 +418,7 @@ static void many_requests_use_one_connection(void **state)
     for (int i = 0; i < 10; i++) {
         struct call c = new_call(f, "/echo");
 
-        c.req.method = i % 2 ? "POST" : "PUT";
+        c.req.method = i ? "PUT" : "POST";
         c.req.body = "hello";
         c.req.body_length = 5;
         begin(&c);
@@ -422,6 +428,17 @@ static void many_requests_use_one_connection(void **state)
         nd_buf_fini(&c.body);
     }
     assert_int_equal(__atomic_load_n(&f->server.accepted, __ATOMIC_SEQ_CST), 1);
+}
+
+static void a_post_is_never_sent_twice(void **state)
+{
+    struct call warm = new_call(*state, "/echo");
+    struct call c = new_call(*state, "/drop");
+
+    run(&warm, "");
+    c.req.method = "POST";
+    run(&c, "http_closed");
+    assert_int_equal(__atomic_load_n(&dropped, __ATOMIC_SEQ_CST), 1);
 }
 
 static void tcp_ignores_the_proxies_of_the_environment(void **state)
@@ -707,6 +724,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         T(many_requests_use_one_connection),
+        T(a_post_is_never_sent_twice),
         T(tcp_ignores_the_proxies_of_the_environment),
         T(descriptors_are_not_inherited),
         T(only_what_was_asked_for_is_sent),

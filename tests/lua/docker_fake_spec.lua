@@ -205,17 +205,19 @@ send {"errorDetail":{"message":"manifest for demo:1 not found"},"error":"x"}\r\n
     "on * *\nreply 503 text/plain starting\n" },
 }
 
+local function start_fake()
+  write(GOOD_PING)
+  local bin = os.getenv("ND_BIN_DIR") or "build/debug/bin"
+  fake = assert(io.popen(("%s/nd-fake %s %s >/dev/null"):format(bin, socket, script), "w"))
+  local deadline = clock.monotonic() + 5000
+  while not pcall(function() return connect():ping() end) do
+    assert(clock.monotonic() < deadline, "nd-fake did not start")
+    task.sleep(5)
+  end
+end
+
 describe("a Docker that", function()
-  setup(function()
-    write(GOOD_PING)
-    local bin = os.getenv("ND_BIN_DIR") or "build/debug/bin"
-    fake = assert(io.popen(("%s/nd-fake %s %s >/dev/null"):format(bin, socket, script), "w"))
-    local deadline = clock.monotonic() + 5000
-    while not pcall(function() return connect():ping() end) do
-      assert(clock.monotonic() < deadline, "nd-fake did not start")
-      task.sleep(5)
-    end
-  end)
+  setup(start_fake)
 
   teardown(function()
     fake:close()
@@ -293,6 +295,21 @@ describe("a Docker that", function()
       .. 'json 400 {"message":"client version 1.41 is too old"}\n'
       .. 'on * *\njson 200 {"Id":"b"}\n')
     assert.has_error(function() d:inspect("old") end)
+    assert.equal("b", d:inspect("web-1").Id)
+    assert.matches("GET /v1.44/containers/web%-1/json", asked())
+  end)
+
+  it("goes away is missed, and found again with the version it came back with", function()
+    write(GOOD_PING .. 'on * *\njson 200 {"Id":"a"}\n')
+    local d = connect()
+    d:inspect("web-1")
+    fake:close()
+    local ok, e = pcall(d.inspect, d, "web-1")
+    assert.is_false(ok)
+    assert.equal("docker_unreachable", e.code)
+    start_fake()
+    write(ping_of("1.44") .. 'on * *\njson 200 {"Id":"b"}\n')
+    asked()
     assert.equal("b", d:inspect("web-1").Id)
     assert.matches("GET /v1.44/containers/web%-1/json", asked())
   end)
