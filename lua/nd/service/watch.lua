@@ -96,9 +96,10 @@ function Watch:on_event(event)
   end)
 end
 
--- Subscribes first, then looks at everything, so that nothing falls between.
+-- Subscribes first, then looks at everything, so that nothing falls between. (Docker answers
+-- before it has subscribed us, hence `since`.)
 function Watch:follow()
-  local stream <close> = self.d.docker:events { filters = {
+  local stream <close> = self.d.docker:events { since = clock.now(), filters = {
     type = json.array { "container" },
     label = json.array { "nextdeploy.instance=" .. self.d.store.instance },
   } }
