@@ -276,6 +276,8 @@ describe("the proxy", function()
     local other = new { https_port = port_none }
     assert.equal("up", other:sync())
     assert.equal("a\n", get("a.test").body)
+    assert.is_false(p:check()[1].ok) -- doctor says so, and leaves it
+    assert.is_true(other:check()[1].ok)
     assert.equal("up", p:sync())
     local bad = new { https_port = port_a } -- the app listens there
     bad.address = "192.0.2.77" -- not an address of this host

@@ -9,7 +9,7 @@
 -- A request finds its file by the directory of its host (one readdir and one stat, which the
 -- kernel answers from memory), and the file's name is where it goes. Certificates are made on
 -- demand by Caddy's own authority, for hosts that have a directory: Caddy asks itself, so this
--- works without the daemon.
+-- works without the daemon. Clients trust <data>/pki/authorities/local/root.crt.
 --
 --   caddy.config{ instance=, routes=dir, data=dir, socket=path, http_port=80, https_port=443,
 --                 address="" } -> table, to be written as JSON. Pure; nothing here waits.
@@ -110,6 +110,7 @@ local function plain_server(o)
   return {
     listen = json.array { o.address .. ":" .. o.http_port },
     automatic_https = { disable = true },
+    read_header_timeout = "10s",
     routes = json.array {
       route(local_only(o, caddy.ID), text(200, o.instance)),
       route(asked, text(200, "yes\n")),
@@ -127,6 +128,7 @@ local function tls_server(o)
   return {
     listen = json.array { o.address .. ":" .. o.https_port },
     automatic_https = { disable = true },
+    read_header_timeout = "10s",
     tls_connection_policies = json.array { {} },
     strict_sni_host = true,
     routes = json.array {

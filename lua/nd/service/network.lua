@@ -55,6 +55,7 @@ Network.__index = Network
 local REST = 120 * 1000      -- ms; what conntrack keeps a closed connection for
 local CLAIM = 60 * 1000        -- ms; by then the container exists, or never will
 local CHECK_EVERY = 60 * 1000
+local WRITE_AFTER = 200        -- ms after a change
 local LABEL = "nextdeploy.instance"
 
 local function fail(code, hint, format, ...)
@@ -146,10 +147,8 @@ local function write_files(self)
     backend = self.backend and self.backend.kind, sysctls = self.sysctls,
     services = rows(self.services), bridges = rows(self.bridges),
   }, true) .. "\n", 384) -- 0600
-  local m = model(self)
-  fs.write(self.dir .. "/rules.v4", (rules.mend(self.layout, m, "", true)), 384)
+  fs.write(self.dir .. "/rules.v4", rules.file(self.layout, model(self)), 384)
   self.saved = version
-  self.written:notify()
 end
 
 local function changed(self)
@@ -159,25 +158,29 @@ end
 
 function Network:flush()
   while self.saved < self.version do
-    if self.writer and self.writer:alive() then
-      self.written:wait(1000)
+    if self.writing then
+      self.written:wait()
     else
-      write_files(self)
+      self.writing = true
+      local ok, err = pcall(write_files, self)
+      self.writing = nil
+      self.written:notify()
+      if not ok then error(err, 0) end
     end
   end
 end
 
+-- Off the path of a deploy: the files matter only to a boot at which no daemon starts.
 local function writer(self)
   while true do
-    while self.saved < self.version do
-      local ok, err = pcall(write_files, self)
-      if not ok then
-        if type(err) == "table" and err.code == "cancelled" then error(err, 0) end
-        self.on_event("network.failed", { doing = "writing " .. self.dir, error = err })
-        task.sleep(1000)
-      end
+    if self.saved == self.version then self.dirty:wait() end
+    task.sleep(WRITE_AFTER)
+    local ok, err = pcall(self.flush, self)
+    if not ok then
+      if type(err) == "table" and err.code == "cancelled" then error(err, 0) end
+      self.on_event("network.failed", { doing = "writing " .. self.dir, error = err })
+      task.sleep(1000)
     end
-    self.dirty:wait(CHECK_EVERY)
   end
 end
 

@@ -99,7 +99,7 @@ function host.check()
   end
   local most, now = number("net.netfilter.nf_conntrack_max"),
     number("net.netfilter.nf_conntrack_count")
-  add("network.conntrack", most == 0 or most >= 131072 and now < most * 3 // 4,
+  add("network.conntrack", most == 0 or most >= 65536 and now < most * 3 // 4,
     string.format("%d of %d connections tracked", now, most),
     "a busy service holds 28,000 entries: sysctl -w net.netfilter.nf_conntrack_max=262144")
   local low, high = (iptables.sysctl("net.ipv4.ip_local_port_range") or ""):match("(%d+)%s+(%d+)")

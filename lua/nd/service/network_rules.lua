@@ -155,6 +155,23 @@ function rules.render(layout, model)
   return table.concat(out, "\n") .. "\n"
 end
 
+-- The same with the jumps, for a host on which nothing has run yet.
+function rules.file(layout, model)
+  return (rules.render(layout, model):gsub("%*(%l+)\n(.-)COMMIT\n", function(name, chains)
+    local out = { "*" .. name .. "\n" .. chains }
+    if name == "filter" then
+      out[#out + 1] = ":DOCKER-USER - [0:0]\n-I FORWARD 1 -j DOCKER-USER\n"
+    end
+    for _, jump in ipairs(rules.jumps(layout)) do
+      if jump.table == name then
+        out[#out + 1] = "-I " .. jump.chain .. " 1 " .. jump.rule .. "\n"
+      end
+    end
+    out[#out + 1] = "COMMIT\n"
+    return table.concat(out)
+  end))
+end
+
 -- One rule in a form in which iptables-save's wording and ours are equal: options in sorted order,
 -- without matches' names, comments and "/32", probabilities to four digits.
 local function canonical(rule)

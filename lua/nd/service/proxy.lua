@@ -138,7 +138,7 @@ end
 local function refused(self, why)
   return set_state(self, "refused", task.error {
     code = "proxy_refused",
-    message = "Caddy refused its configuration: " .. why,
+    message = "Caddy doesn't serve as configured: " .. why,
     hint = "caddy validate --config " .. self.dir .. "/caddy.json; what it served before goes on",
   })
 end
@@ -163,30 +163,34 @@ local function answers(self)
   return true
 end
 
-function Proxy:sync()
+-- Caddy's current configuration as it prints it, and whether it is ours; nil after down().
+local function current(self, wanted)
   local ok, r = pcall(admin, self, "GET", "/config/")
   if not ok then
     if r.code == "cancelled" then error(r, 0) end
-    return down(self, r.message)
+    down(self, r.message)
+  elseif r.status ~= 200 then
+    down(self, "status " .. r.status)
+  else
+    return r.body, json.encode(json.decode(r.body)) == wanted
   end
-  if r.status ~= 200 then return down(self, "status " .. r.status) end
+end
+
+function Proxy:sync()
   local wanted = json.encode(self:config())
-  local before = r.body
-  if json.encode(json.decode(before)) ~= wanted then
-    r = admin(self, "POST", "/load", wanted) -- all or nothing: Caddy keeps the old one if it fails
+  local before, same = current(self, wanted)
+  if not before then return self.state end
+  if not same then
+    local r = admin(self, "POST", "/load", wanted) -- Caddy keeps the old one if it fails
     if r.status ~= 200 then
       local fine, said = pcall(json.decode, r.body)
       return refused(self, fine and said.error or r.body:sub(1, 300))
     end
   end
   local fine, why = answers(self)
-  if not fine then
-    if json.encode(json.decode(before)) ~= wanted and before:find("^%s*{") then
-      admin(self, "POST", "/load", before)
-    end
-    return refused(self, why)
-  end
-  return set_state(self, "up")
+  if fine then return set_state(self, "up") end
+  if not same and before:find("^%s*{") then admin(self, "POST", "/load", before) end
+  return refused(self, why)
 end
 
 function Proxy:start()
@@ -268,8 +272,15 @@ function Proxy:set_all(routes)
   end
 end
 
+-- Looks and changes nothing: a new configuration would cut WebSockets.
 function Proxy:check()
-  self:sync()
+  local before, same = current(self, json.encode(self:config()))
+  if before and not same then
+    refused(self, "it runs another one than " .. self.dir .. "/caddy.json")
+  elseif before then
+    local fine, why = answers(self)
+    if fine then set_state(self, "up") else refused(self, why) end
+  end
   return { {
     name = "proxy", ok = self.state == "up",
     message = self.problem and self.problem.message
