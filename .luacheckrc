@@ -12,4 +12,5 @@ files["lua/nd/recipe/main.lua"] = {
   globals = { "_G", "require", "time", "now", "log", "print", "fail" },
 }
 files["tests/**/*_spec.lua"] = { std = "lua54+busted" }
+files["tests/e2e/**/*.lua"] = { std = "lua54+busted" }
 files["recipes/**/spec.lua"] = { std = "lua54+busted" }

@@ -15,7 +15,7 @@
     X(crypto)    /* random, sha256, hmac, equal, uuid */                                           \
     X(db)        /* SQLite: open, get, all, write */                                               \
     X(docker)    /* the Engine: calls, pull, logs, events */                                       \
-    X(fault)     /* named points at which a test makes things fail */                               \
+    X(fault)     /* named points at which a test makes things fail */                              \
     X(fs)        /* read, write (atomic), mkdir, list, remove, lock */                             \
     X(http)      /* client */                                                                      \
     X(log)       /* the daemon's log */                                                            \

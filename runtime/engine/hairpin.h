@@ -1,11 +1,11 @@
 /*
  * hairpin.h - lets a container reach itself through its own service address.
  *
- * With br_netfilter, which Docker loads, the kernel doesn't route a packet that was translated to an
- * address on the bridge it came from: it bridges it, and a bridge sends nothing back out of the port
- * it came in by, unless the port is in hairpin mode. Docker leaves that off. So this hears of links
- * from the kernel (rtnetlink) and turns it on for every port of the bridges whose names begin with
- * a prefix, those that are there and those that come.
+ * With br_netfilter, which Docker loads, the kernel doesn't route a packet that was translated to
+ * an address on the bridge it came from: it bridges it, and a bridge sends nothing back out of the
+ * port it came in by, unless the port is in hairpin mode. Docker leaves that off. So this hears of
+ * links from the kernel (rtnetlink) and turns it on for every port of the bridges whose names begin
+ * with a prefix, those that are there and those that come.
  *
  * A port keeps its mode when the daemon ends. One that is added while no daemon runs gets it at the
  * next start; until then its container just can't choose itself.

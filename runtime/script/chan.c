@@ -38,8 +38,7 @@ static void chan_drop(struct nd_chan *ch)
 {
     if (--ch->holders > 0)
         return;
-    ND_LIST_EACH(link, &ch->items)
-    {
+    ND_LIST_EACH (link, &ch->items) {
         free(ND_CONTAINER(link, struct item, link));
     }
     free(ch);

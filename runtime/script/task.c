@@ -339,8 +339,7 @@ static void on_idle(uv_idle_t *idle)
     struct nd_list batch;
 
     nd_list_init(&batch);
-    ND_LIST_EACH(link, &host->ready)
-    {
+    ND_LIST_EACH (link, &host->ready) {
         nd_list_remove(link);
         nd_list_append(&batch, link);
     }
@@ -415,14 +414,12 @@ void nd_host_free(struct nd_host *host)
 {
     int64_t deadline = nd_clock_monotonic() + 5000;
 
-    ND_LIST_EACH(link, &host->tasks)
-    {
+    ND_LIST_EACH (link, &host->tasks) {
         nd_task_cancel(ND_CONTAINER(link, struct nd_task, all));
     }
     while (host->count > 0 && nd_clock_monotonic() < deadline)
         uv_run(&host->loop->uv, UV_RUN_ONCE);
-    ND_LIST_EACH(link, &host->tasks)
-    {
+    ND_LIST_EACH (link, &host->tasks) {
         struct nd_task *task = ND_CONTAINER(link, struct nd_task, all);
 
         nd_log(ND_LOG_WARN, "the task '%s' did not end when it was told to", task->name);
