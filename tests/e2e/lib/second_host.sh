@@ -122,6 +122,9 @@ host_down() {
   done
   ip netns del "$1" 2>/dev/null
   ip netns del "${1}l" 2>/dev/null
+  for m in $(find /sys/fs/cgroup -maxdepth 2 -type d -name "$1"); do
+    find "$m" -depth -type d -exec rmdir {} + 2>/dev/null
+  done
   rmdir "$HOST_ROOT/.number-$(cat "$HOST_DIR/number" 2>/dev/null)" 2>/dev/null
   rm -rf "$HOST_DIR"
   rmdir "$HOST_ROOT" 2>/dev/null
