@@ -87,6 +87,11 @@ local function body_of(ctx, from_file)
   body.image = ctx.args.image or o.image or body.image
   body.strategy = o.strategy or body.strategy
   body.strategy = spellings[body.strategy] or body.strategy
+  -- The path alone; what else the file says of the probe stays.
+  local health = body.health_check
+  if o.health_check and type(health) == "table" then
+    health.path, o.health_check = o.health_check, nil
+  end
   for _, key in ipairs { "port", "domain", "tls", "proxy_type", "health_check", "replicas",
     "memory", "go_back" } do
     if o[key] ~= nil then body[key] = o[key] end

@@ -25,12 +25,12 @@ end
 -- "web-2-1" of "nd-08f9-default-production-shop-web-2-1": process, release, index.
 local function short(frame)
   local name, mark = frame.instance or "", "-" .. (frame.app or "") .. "-"
-  local at, after = 0, nil
-  repeat
-    after = at
-    at = name:find(mark, at + 1, true)
-  until not at
-  return after > 0 and name:sub(after + #mark) or name
+  local last
+  local at = name:find(mark, 1, true)
+  while at do
+    last, at = at, name:find(mark, at + 1, true)
+  end
+  return last and name:sub(last + #mark) or name
 end
 
 -- A function that prints a frame; instances are named once there are two of them.

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -171,9 +172,74 @@ static int term_ask(lua_State *L)
     return nd_op_park(L, ask);
 }
 
+/* The far end of stdout: epoll says EPOLLERR on a pipe that nobody reads any more. */
+struct watch_op {
+    struct nd_op op;
+    uv_poll_t poll; /* open until on_watch_closed */
+    bool gone;      /* the reader */
+};
+
+static void on_watch_closed(uv_handle_t *handle)
+{
+    nd_op_done(&((struct watch_op *)handle->data)->op);
+}
+
+static void watch_end(struct watch_op *watch)
+{
+    if (!uv_is_closing((uv_handle_t *)&watch->poll))
+        uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
+}
+
+static void on_watch(uv_poll_t *poll, int status, int events)
+{
+    struct watch_op *watch = poll->data;
+
+    watch->gone = status < 0 || (events & UV_DISCONNECT);
+    if (watch->gone)
+        watch_end(watch);
+}
+
+static int watch_push(lua_State *L, void *op)
+{
+    lua_pushboolean(L, ((struct watch_op *)op)->gone);
+    return 1;
+}
+
+static void watch_cancel(void *op)
+{
+    watch_end(op);
+}
+
+static const struct nd_op_type watch_type = {
+    .name = "term.output_closed",
+    .size = sizeof(struct watch_op),
+    .push = watch_push,
+    .cancel = watch_cancel,
+};
+
+static int term_output_closed(lua_State *L)
+{
+    struct watch_op *watch = nd_op_new(L, &watch_type);
+    struct stat stat;
+    bool pipe = fstat(STDOUT_FILENO, &stat) == 0 && S_ISFIFO(stat.st_mode);
+
+    if (!pipe || uv_poll_init(&nd_host_loop(nd_host_of(L))->uv, &watch->poll, STDOUT_FILENO) < 0) {
+        nd_op_done(&watch->op);
+        return nd_op_park(L, watch);
+    }
+    watch->poll.data = watch;
+    uv_poll_start(&watch->poll, UV_DISCONNECT, on_watch);
+    return nd_op_park(L, watch);
+}
+
 static const luaL_Reg functions[] = {
-    {"isatty", term_isatty},           {"size", term_size},     {"ask", term_ask},
-    {"broken_pipe", term_broken_pipe}, {"access", term_access}, {NULL, NULL},
+    {"isatty", term_isatty},
+    {"output_closed", term_output_closed},
+    {"size", term_size},
+    {"ask", term_ask},
+    {"broken_pipe", term_broken_pipe},
+    {"access", term_access},
+    {NULL, NULL},
 };
 
 int ndctl_open_term(lua_State *L)

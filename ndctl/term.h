@@ -7,6 +7,8 @@
  *   term.ask(prompt) -> line     waits; writes the prompt to the terminal and reads a line from it;
  *                                nil at the end of input; raises no_terminal where there is none
  *   term.broken_pipe(errno)      a write failed: dies by SIGPIPE on EPIPE, else raises write_failed
+ *   term.output_closed() -> bool waits until whoever reads stdout went away (true); false at once
+ *                                where stdout isn't a pipe
  *   term.access(path) -> true | false, "denied"|"missing"     may this user connect to / read it
  */
 #ifndef NDCTL_TERM_H

@@ -23,6 +23,14 @@ local function put(stream, s)
   if not done then term.broken_pipe(number or 0) end
 end
 
+-- From now on ends ndctl as soon as nobody reads stdout any more, and not only at the next line:
+-- for what follows and may have nothing to say for long.
+function out.end_with_reader()
+  require("task").spawn("stdout", function()
+    if term.output_closed() then term.broken_pipe(32) end -- EPIPE
+  end)
+end
+
 -- A line, or several, to stdout.
 function out.print(...)
   local lines = { ... }

@@ -5,6 +5,7 @@
 local clientlib = require "ndctl.lib.client"
 local clock = require "clock"
 local fail = require "ndctl.lib.fail"
+local out = require "ndctl.lib.out"
 local task = require "task"
 
 local stream = {}
@@ -26,6 +27,7 @@ end
 -- Calls visit(frame, again) for every frame, `again` being true after the first break; returns at
 -- the stream's end, which with `follow` never comes. `visit` notes in `query` from where to go on.
 function stream.each(client, path, query, follow, visit)
+  if follow then out.end_with_reader() end
   local ws, again = client:websocket(path, query), false
   while true do
     local frames, code = clientlib.receive(ws)

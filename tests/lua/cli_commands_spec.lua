@@ -277,7 +277,8 @@ describe("ndctl", function()
       end,
     }))
     local dir = support.dir()
-    fs.write(dir .. "/nextdeploy.lua", 'return { app = "web", image = "web:v2", port = 80 }')
+    fs.write(dir .. "/nextdeploy.lua", [[return { app = "web", image = "web:v2", port = 80,
+      health = { path = "/", deadline = "9s" } }]])
     local function ask(answer)
       return ndctl({ "deploy" }, { cwd = dir, stdin = answer, terminal = true })
     end
@@ -291,9 +292,10 @@ describe("ndctl", function()
     assert.equal(0, r.status, r.stdout)
     assert.matches("web is live", r.stdout)
     d.requests = {}
-    r = ndctl({ "deploy", "--yes", "--port", "81" }, { cwd = dir })
+    r = ndctl({ "deploy", "--yes", "--port", "81", "--health-check", "/up" }, { cwd = dir })
     assert.equal(0, r.status, r.stderr)
-    assert.same({ app_name = "web", image = "web:v2", port = 81 }, d:asked("POST /deploy").body)
+    assert.same({ app_name = "web", image = "web:v2", port = 81,
+      health_check = { path = "/up", deadline = "9s" } }, d:asked("POST /deploy").body)
     fs.remove(dir, { recursive = true })
   end)
 
@@ -413,6 +415,20 @@ describe("ndctl", function()
       { argv = { "timeout", "--signal=INT", "--preserve-status", "2" } })
     assert.equal(130, r.status)
     assert.equal("one\ntwo\nthree\n", r.stdout)
+  end)
+
+  it("ends when nobody reads what it follows", function()
+    daemon {
+      ["GET /status"] = { payload = app() },
+      ["WS /ws/logs"] = function(ws)
+        ws:send(json.encode { seq = 1, line = "one" })
+        ws:recv()
+      end,
+    }
+    local r = ndctl({ "logs", "-f", "web" }, { argv = { "bash", "-c",
+      'set -o pipefail; timeout 10 "$@" | head -1; exit $?', "-" } })
+    assert.equal("one\n", r.stdout)
+    assert.equal(141, r.status) -- SIGPIPE
   end)
 
   it("stops, restarts, swaps, rolls back and destroys", function()
