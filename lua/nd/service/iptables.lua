@@ -5,12 +5,13 @@
 --   backend.kind                        "nft" | "legacy"
 --   backend:save() -> text              parks; every table, as iptables-save prints it
 --   backend:restore(text)               parks; all of it or nothing (a table), nothing else touched
---   backend.own                         {[pid]=true}: the changes that were ours (see network.lua)
+--   backend:owns(pids) -> boolean       were all of "12 34" restores of ours, in the last seconds?
 --   iptables.ip(argument, ...) -> text  parks; iproute2's ip
 --   iptables.sysctl(name[, value]) -> text|nil   net.ipv4 and net.netfilter, in this namespace
 --
 -- Two backends with rules in both would each see all packets, in an order nobody expects: refused.
 
+local clock = require "clock"
 local process = require "process"
 local fs = require "fs"
 local task = require "task"
@@ -19,6 +20,7 @@ local iptables = {}
 
 local PATH = { PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" }
 local TIMEOUT = 10000          -- ms; a restore of 10,000 rules takes 0.2 s here
+local OWN_FOR = 5000           -- ms
 local OUTPUT = 64 * 1024 * 1024
 
 local function run(argv, stdin)
@@ -61,7 +63,7 @@ function Backend:restore(text)
     argv[#argv + 1] = "5"
   end
   local r = run(argv, text)
-  if r.pid then self.own[r.pid] = true end
+  self.own[r.pid] = clock.monotonic()
   if r.status ~= 0 then
     local line = tonumber((r.stderr or ""):match("line:? (%d+)"))
     local at = 0
@@ -76,6 +78,16 @@ function Backend:restore(text)
       hint = "`ndctl doctor` shows what is missing; a kernel module may be absent",
     }, 0)
   end
+end
+
+-- A process id means something for a moment only: another program gets it again.
+function Backend:owns(pids)
+  local now, all = clock.monotonic(), pids ~= ""
+  for pid, at in pairs(self.own) do
+    if now - at > OWN_FOR then self.own[pid] = nil end
+  end
+  for pid in pids:gmatch("%d+") do all = all and self.own[tonumber(pid)] ~= nil end
+  return all
 end
 
 local function has_rules(text, table_name)

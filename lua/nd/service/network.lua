@@ -269,30 +269,23 @@ local function repair_and_tell(self, all)
   end
 end
 
--- True when every change the kernel told of came from a restore of ours.
-local function all_ours(self, pids)
-  local own = self.backend.own
-  for pid in pids:gmatch("%d+") do
-    if not own[tonumber(pid)] then return false end
-  end
-  return pids ~= ""
-end
-
 local function watcher(self)
   local changes <close> = netfilter.watch { kind = self.backend.kind,
     bridges = "nd" .. self.layout.instance .. "-" }
-  repair_and_tell(self, true) -- what happened before we listened
+  local checked = -CHECK_EVERY -- so that what happened before we listened is found first
   while true do
-    local ok, pids = pcall(changes.recv, changes, CHECK_EVERY)
-    if not ok then
-      if type(pids) ~= "table" or pids.code ~= "timeout" then error(pids, 0) end
-      self.backend.own = {}
+    if clock.monotonic() - checked >= CHECK_EVERY then
       repair_and_tell(self, true)
-    elseif not pids then
-      return
-    else
+      checked = clock.monotonic()
+    end
+    local wait = math.max(1, checked + CHECK_EVERY - clock.monotonic())
+    local ok, pids = pcall(changes.recv, changes, wait)
+    if ok then
+      if not pids then return end
       while self.busy do self.free:wait() end -- a restore in flight: its pid isn't known yet
-      if self.unsure or not all_ours(self, pids) then repair_and_tell(self) end
+      if self.unsure or not self.backend:owns(pids) then repair_and_tell(self) end
+    elseif type(pids) ~= "table" or pids.code ~= "timeout" then
+      error(pids, 0)
     end
   end
 end

@@ -117,6 +117,10 @@ host_down() {
     kill "$pid" 2>/dev/null
     until_true 10 process_ended "$pid" || kill -KILL "$pid"
   fi
+  # Containers that no dockerd knows any more: their shims name this host's directory.
+  for pid in $(pgrep -f "^/usr/bin/containerd-shim.* -address $HOST_DIR/"); do
+    kill -KILL $(pgrep -P "$pid") "$pid" 2>/dev/null
+  done
   grep -F " $HOST_DIR/" /proc/self/mounts | cut -d' ' -f2 | sort -r | while read -r m; do
     umount "$m" || umount -l "$m"
   done

@@ -10,7 +10,7 @@ local Backend = {}
 Backend.__index = Backend
 
 function fake.new()
-  return setmetatable({ kind = "nft", own = {}, restores = 0, tables = {
+  return setmetatable({ kind = "nft", restores = 0, tables = {
     nat = { PREROUTING = { "-m addrtype --dst-type LOCAL -j DOCKER" }, OUTPUT = {},
       POSTROUTING = { "-s 172.17.0.0/16 ! -o docker0 -j MASQUERADE" }, DOCKER = {} },
     filter = { INPUT = {}, OUTPUT = {}, FORWARD = { "-j DOCKER-USER" },
@@ -66,6 +66,8 @@ local function line_of(chains, line)
     error("what is this: " .. line)
   end
 end
+
+function Backend.owns() return true end
 
 -- All or nothing, as the kernel does it.
 function Backend:restore(text)
