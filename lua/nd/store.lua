@@ -3,6 +3,7 @@
 --   store:get(sql, ...)      a row by key, at once
 --   store:all(sql, ...)      rows, on the reader thread (parks)
 --   store:commit{stmts}      parks until they are durable; raises if they can't be
+--   store:try{stmts}         the same for what a constraint may refuse
 --   store:post{stmts}        queued: durable with, and in order before, the next commit
 --   store:event(kind, app, run, data)   a statement that records an event, for either
 --
@@ -86,12 +87,23 @@ function Store:commit(statements)
   local ok, results = pcall(self.db.write, self.db, all)
   self.writing = self.writing - 1
   if not ok then
-    if #before > 0 then self.pending = table.move(self.pending, 1, #self.pending, #before + 1, before) end
-    if #before > 0 then self:flush_later() end
+    if #before > 0 and results.code ~= "cancelled" then -- a write that was left still happens
+      self.pending = table.move(self.pending, 1, #self.pending, #before + 1, before)
+      self:flush_later()
+    end
     error(results, 0)
   end
   self.changed:notify()
   return table.move(results, #before + 1, #results, 1, {})
+end
+
+-- A commit that may be refused (by a constraint or `expect`): alone, so that nothing posted is
+-- taken back with it.
+function Store:try(statements)
+  self:commit {}
+  local results = self.db:write(statements)
+  self.changed:notify()
+  return results
 end
 
 function Store:post(statements)

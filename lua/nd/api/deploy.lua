@@ -3,7 +3,6 @@
 local json = require "json"
 local err = require "nd.error"
 local s = require "nd.api.schema"
-local config = require "nd.service.app_config"
 
 local strategies = { ["blue-green"] = "bluegreen", blue_green = "bluegreen" }
 
@@ -52,8 +51,7 @@ end
 local function request_of(c)
   local body, d = c.body, c.d
   check_secrets(body)
-  config.merge({}, body) -- refuses bad fields before an app row is made
-  local app = d.apps:ensure(body)
+  local app = d.apps:prepare(body)
   local spec = d.apps:spec(app, body)
   d.apps:check_routes(app, spec)
   local params = body.params or {}

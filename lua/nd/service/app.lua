@@ -55,16 +55,21 @@ end
 
 function Apps:by_id(id) return self.d.store:get("SELECT * FROM app WHERE id = ?", id) end
 
-function Apps:ensure(request)
+-- The app, or what it will be once its first run begins: a row without an id.
+function Apps:prepare(request)
   local project, environment, name = Apps.key(request)
-  local app = self:find(request)
-  if app then return app end
-  local now = clock.now()
+  return self:find(request)
+    or { id = 0, project = project, environment = environment, name = name, stopped = 0 }
+end
+
+function Apps:ensure(app)
+  if app.id ~= 0 then return app end
+  local now, project, environment, name = clock.now(), app.project, app.environment, app.name
   self.d.store:commit {
     { "INSERT OR IGNORE INTO app (project, environment, name, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
       project, environment, name, now, now },
   }
-  return self:find(request)
+  return self:find { project = project, environment = environment, app = name }
 end
 
 -- The key of its service address: the web process, port 80.
@@ -205,7 +210,7 @@ function Apps:set_routes(app, routes)
     end
   end
   if #statements > 0 then
-    local ok, e = pcall(d.store.commit, d.store, statements)
+    local ok, e = pcall(d.store.try, d.store, statements)
     if not ok then
       if e.code == "stale" then self:check_routes(app, { routes = routes }) end
       error(e, 0)

@@ -42,7 +42,7 @@ function Releases:by_id(id) return self.d.store:get("SELECT * FROM release WHERE
 
 function Releases:live(app)
   app = self.d.apps:by_id(app.id)
-  return app.live and self:by_id(app.live)
+  return app and app.live and self:by_id(app.live)
 end
 
 -- The last good one before what is live.

@@ -305,7 +305,8 @@ function Run:answer(e, ok, value)
       e.error and json.encode(e.error) or db.null, e.undo and json.encode(e.undo) or db.null,
       self.row.id, e.n },
     self:event("effect.answered", { n = e.n, name = e.name, label = e.label, ok = ok,
-      ms = e.answered_at - e.asked_at, error = e.error and e.error.message }),
+      ms = e.answered_at - e.asked_at, error = e.error and e.error.message,
+      code = e.error and e.error.code }),
   }
   if ok and e.pivot == 1 then
     self.row.pivot = e.n
@@ -443,8 +444,9 @@ function Run:finish(state, reason, result)
     { "UPDATE run SET ended_at = ?, error = ?, result = ? WHERE id = ?", now,
       reason and json.encode(reason) or db.null, result ~= nil and json.encode(result) or db.null,
       self.row.id },
-    { "UPDATE app SET strategy = CASE WHEN ? = 'done' THEN ? ELSE strategy END, updated_at = ? WHERE id = ?",
-      state, self.row.recipe, now, self.row.app },
+    { "UPDATE app SET updated_at = ? WHERE id = ?", now, self.row.app },
+    { [[UPDATE app SET strategy = ? WHERE id = ? AND EXISTS
+      (SELECT 1 FROM release WHERE id = app.live AND run = ?)]], self.row.recipe, self.row.app, self.row.id },
     self:event("run.ended", { state = state, error = reason, recipe = self.row.recipe }),
     self.d.store:event("app.changed", self.row.app, nil, {}),
   })

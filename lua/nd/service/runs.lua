@@ -56,7 +56,9 @@ function Runs:start(request)
   local bundle = d.recipes:bundle(request.recipe)
   local row = row_for(request, bundle)
   local w = Run.start_worker(d, row, bundle.files)
-  local ok, e = pcall(d.store.commit, d.store, {
+  local app = d.apps:ensure(request.app)
+  row.app = app.id
+  local ok, e = pcall(d.store.try, d.store, {
     d.recipes.keep(bundle),
     { [[INSERT INTO run (id, app, recipe, bundle, params, spec, seed, state, owner, started_at)
         VALUES (?, ?, ?, ?, ?, ?, ?, 'running', ?, ?)]], row.id, row.app, row.recipe, row.bundle,
@@ -65,7 +67,7 @@ function Runs:start(request)
   })
   if not ok then
     w:kill()
-    if e.code == "constraint" then self:conflict(request.app) end
+    if e.code == "constraint" then self:conflict(app) end
     error(e, 0)
   end
   local run = Run.new(d, row)
