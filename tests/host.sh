@@ -70,7 +70,7 @@ docker_chains() {
 }
 
 docker_start() {
-  local dir=$1 pid forwarding
+  local dir=$1 pid forwarding chains path new=()
   docker_up && return 0
   if ((EUID != 0)); then
     printf 'no Docker answers at %s, and only root can start one\n' "$docker_socket" >&2
@@ -89,11 +89,14 @@ docker_start() {
   }
   forwarding=$(</proc/sys/net/ipv4/ip_forward)
   [[ -n $(docker_chains iptables filter) ]] && chains=kept || chains=ours
+  for path in /run/docker /run/containerd; do
+    [[ -e $path ]] || new+=("$path")
+  done
   setsid dockerd --live-restore --data-root "$dir/docker" --exec-root /run/docker-nextdeploy \
     --pidfile /run/docker-nextdeploy.pid >"$dir/dockerd.log" 2>&1 </dev/null &
   pid=$!
-  printf 'by=hand\npid=%s\nforwarding=%s\nchains=%s\n' "$pid" "$forwarding" "$chains" \
-    >"$dir/docker.env"
+  printf 'by=hand\npid=%s\nforwarding=%s\nchains=%s\nnew="%s"\n' "$pid" "$forwarding" "$chains" \
+    "${new[*]}" >"$dir/docker.env"
   if ! until_true 60 docker_up; then
     printf 'dockerd did not come up:\n' >&2
     tail -n 20 "$dir/dockerd.log" >&2
@@ -123,7 +126,7 @@ docker_sweep() {
 }
 
 docker_stop() {
-  local dir=$1 by='' pid='' forwarding='' chains=''
+  local dir=$1 by='' pid='' forwarding='' chains='' new=''
   [[ -f $dir/docker.env ]] || return 0
   source "$dir/docker.env"
   if [[ $by == systemd ]]; then
@@ -134,6 +137,7 @@ docker_stop() {
     [[ -z $forwarding ]] || printf '%s' "$forwarding" >/proc/sys/net/ipv4/ip_forward
     rm -rf "$dir/docker" /run/docker-nextdeploy /run/docker-nextdeploy.pid
     rm -f "$docker_socket" "$dir/dockerd.log"
+    rm -rf ${new:+$new}
   fi
   rm -f "$dir/docker.env"
 }
