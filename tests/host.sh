@@ -60,8 +60,12 @@ packages_install() {
     printf 'this distribution has no package %s\n' "${choice//|/ or }" >&2
     return 1
   done
-  # Services that packages would start are ours to start, or nobody's.
-  RUNLEVEL=1 apt-get install -y -q --no-install-recommends "${wanted[@]}"
+  apt-get install -y -q --no-install-recommends "${wanted[@]}" || return 1
+  # Under systemd these packages start a service each, on ports that they weren't installed for.
+  [[ -d /run/systemd/system ]] || return 0
+  for name in caddy nginx docker-registry; do
+    [[ " ${wanted[*]} " != *" $name "* ]] || systemctl disable --now "$name"
+  done
 }
 
 docker_chains() {
@@ -70,7 +74,7 @@ docker_chains() {
 }
 
 docker_start() {
-  local dir=$1 pid forwarding chains path new=()
+  local dir=$1 pid forwarding policy chains path new=()
   docker_up && return 0
   if ((EUID != 0)); then
     printf 'no Docker answers at %s, and only root can start one\n' "$docker_socket" >&2
@@ -88,6 +92,7 @@ docker_start() {
     return 1
   }
   forwarding=$(</proc/sys/net/ipv4/ip_forward)
+  policy=$(iptables -S FORWARD 2>/dev/null | sed -n 's/^-P FORWARD //p')
   [[ -n $(docker_chains iptables filter) ]] && chains=kept || chains=ours
   for path in /run/docker /run/containerd; do
     [[ -e $path ]] || new+=("$path")
@@ -95,8 +100,8 @@ docker_start() {
   setsid dockerd --live-restore --data-root "$dir/docker" --exec-root /run/docker-nextdeploy \
     --pidfile /run/docker-nextdeploy.pid >"$dir/dockerd.log" 2>&1 </dev/null &
   pid=$!
-  printf 'by=hand\npid=%s\nforwarding=%s\nchains=%s\nnew="%s"\n' "$pid" "$forwarding" "$chains" \
-    "${new[*]}" >"$dir/docker.env"
+  printf 'by=hand\npid=%s\nforwarding=%s\npolicy=%s\nchains=%s\nnew="%s"\n' "$pid" "$forwarding" \
+    "$policy" "$chains" "${new[*]}" >"$dir/docker.env"
   if ! until_true 60 docker_up; then
     printf 'dockerd did not come up:\n' >&2
     tail -n 20 "$dir/dockerd.log" >&2
@@ -105,7 +110,7 @@ docker_start() {
   fi
 }
 
-# What a dockerd that has ended leaves in the kernel.
+# What a dockerd that has ended leaves in the kernel; $1: the policy that FORWARD had before.
 docker_sweep() {
   local tool table chain rule
   for tool in iptables ip6tables; do
@@ -120,20 +125,20 @@ docker_sweep() {
         "$tool" -w -t "$table" -X "$chain"
       done
     done
-    "$tool" -w -P FORWARD ACCEPT
+    "$tool" -w -P FORWARD "${1:-ACCEPT}"
   done 2>/dev/null
   ip link delete docker0 2>/dev/null
 }
 
 docker_stop() {
-  local dir=$1 by='' pid='' forwarding='' chains='' new=''
+  local dir=$1 by='' pid='' forwarding='' policy='' chains='' new=''
   [[ -f $dir/docker.env ]] || return 0
   source "$dir/docker.env"
   if [[ $by == systemd ]]; then
     systemctl stop docker.socket docker
   elif [[ -n $pid ]]; then
     stop_process "$pid" 20
-    [[ $chains == kept ]] || docker_sweep
+    [[ $chains == kept ]] || docker_sweep "$policy"
     [[ -z $forwarding ]] || printf '%s' "$forwarding" >/proc/sys/net/ipv4/ip_forward
     rm -rf "$dir/docker" /run/docker-nextdeploy /run/docker-nextdeploy.pid
     rm -f "$docker_socket" "$dir/dockerd.log"
