@@ -107,7 +107,7 @@ stack_up() {
   mkdir -p "$stack_dir"
   stack_run=$(stack_run_dir)
   declare -gA stack_options=([state_dir]=$stack_dir/state [run_dir]=$stack_run
-    [docker_host]=unix://$docker_socket [recipe_dir]=$stack_dir/recipes)
+    [docker_host]=unix://$docker_socket [recipe_dir]=$stack_dir/recipes [proxy_address]=127.0.0.1)
   for pair; do
     stack_options[${pair%%=*}]=${pair#*=}
   done

@@ -21,6 +21,7 @@ M.options = {
   { "service_cidr", "10.201.0.0/16", "CIDR", "range of service addresses and containers" },
   { "http_port", 80, "PORT", "the proxy's HTTP port" },
   { "https_port", 443, "PORT", "the proxy's HTTPS port" },
+  { "proxy_address", nil, "ADDR", "the address the proxy listens on (default: every one)" },
   { "log_format", "text", "text|json", "how the log is written" },
   { "log_level", "info", "LEVEL", "debug, info, warn or error" },
 }

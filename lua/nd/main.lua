@@ -63,7 +63,8 @@ local function build(o, programs)
   }
   d.proxy = proxy.new {
     instance = d.store.instance, state_dir = o.state_dir, run_dir = o.run_dir,
-    http_port = o.http_port, https_port = o.https_port, on_event = on_event,
+    http_port = o.http_port, https_port = o.https_port, address = o.proxy_address,
+    on_event = on_event,
   }
   d.worker_options = { path = programs .. "/nd-worker" }
   for name, module in pairs {
