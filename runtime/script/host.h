@@ -32,7 +32,7 @@ struct nd_host {
     struct nd_list tasks;
     struct nd_list ready;
     struct nd_task *current; /* running now; NULL outside tasks */
-    uint64_t burst_start;    /* ns: when `current` was resumed */
+    uint64_t burst_start;    /* ns of CPU time: when `current` was resumed */
     int count;               /* tasks alive */
     uv_idle_t idle;          /* active while `ready` isn't empty */
     struct nd_timers timers;

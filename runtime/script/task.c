@@ -12,7 +12,7 @@ enum {
     HOOK_EVERY = 100000, /* VM instructions between looks at the clock */
     BURST_LOG_MS = 20,   /* a burst longer than this is logged */
     BURST_END_MS = 1000, /* one longer than this is ended */
-    SANITIZER_SLOWDOWN = 20,
+    SANITIZER_SLOWDOWN = 5,
 };
 
 #ifdef ND_SANITIZE
@@ -201,7 +201,7 @@ static int task_main(lua_State *L)
 static void watch_burst(lua_State *L, lua_Debug *ar)
 {
     struct nd_host *host = nd_host_of(L);
-    uint64_t ran = nd_clock_nanos() - host->burst_start;
+    uint64_t ran = nd_clock_thread() - host->burst_start;
 
     (void)ar;
     if (host->current && ran > (uint64_t)BURST_END_MS * BURST_SCALE * 1000000)
@@ -290,7 +290,7 @@ static void end_task(struct nd_task *task, int status, int count)
 
 static void log_long_burst(struct nd_task *task)
 {
-    uint64_t ms = (nd_clock_nanos() - task->host->burst_start) / 1000000;
+    uint64_t ms = (nd_clock_thread() - task->host->burst_start) / 1000000;
     const char *where;
 
     if (ms < (uint64_t)BURST_LOG_MS * BURST_SCALE)
@@ -318,7 +318,7 @@ static void run_task(struct nd_task *task)
     }
     task->started = true;
     host->current = task;
-    host->burst_start = nd_clock_nanos();
+    host->burst_start = nd_clock_thread();
     status = lua_resume(task->co, NULL, nargs, &count);
     log_long_burst(task);
     host->current = NULL;
