@@ -6,6 +6,7 @@ local nearest = require "nd.recipe.nearest"
 
 local M = {}
 
+<<<<<<< HEAD
 -- code -> HTTP status, where it isn't 500. A pattern matches codes that share an ending.
 local status = {
   bad_request = 400, bad_json = 400, bad_param = 400, bad_params = 400, recipe_syntax = 400,
@@ -25,10 +26,41 @@ local status = {
   registry_denied = 502,
   db_full = 507,
   shutting_down = 503,
+=======
+-- HTTP status -> the codes it is for; others are 500.
+local codes = {
+  [400] = "bad_request bad_json bad_param bad_params bad_config bad_recipe bad_argument bad_host bad_tls "
+    .. "recipe_syntax unknown_param bad_domain bad_port unknown_effect",
+  [401] = "unauthorized",
+  [403] = "forbidden capability",
+  [404] = "not_found app_not_found run_not_found recipe_not_found image_not_found release_not_found "
+    .. "token_not_found docker_not_found",
+  [405] = "method_not_allowed",
+  [409] = "run_conflict host_taken past_pivot run_ended exists nothing_to_roll_back app_not_live "
+    .. "release_live docker_conflict",
+  [413] = "too_large",
+  [422] = "unhealthy deadline recipe_failed recipe_error start_failed cancelled stuck worker_died",
+  [502] = "docker_unreachable docker_error docker_refused docker_protocol docker_version proxy_down "
+    .. "proxy_refused pull_failed registry_denied netfilter_failed",
+  [503] = "shutting_down",
+  [504] = "timeout docker_timeout recipe_timeout",
+  [507] = "db_full",
+>>>>>>> dfa6260 (Describe the API completely: statuses, errors, examples; HEAD and OPTIONS; events and logs also as lists)
 }
+local status = {}
+for http, names in pairs(codes) do
+  for name in names:gmatch "%S+" do status[name] = http end
+end
 
 function M.status(code)
   return status[code] or (code:match "timeout$" and 504) or 500
+end
+
+-- How a run ended, for who waited for it: 422 unless the code says that a thing is missing, or that
+-- somebody else didn't do his part. A recipe may raise any code it likes.
+function M.run_status(code)
+  local http = code == "internal" and 500 or M.status(code)
+  return (http == 404 or http >= 502 or code == "internal") and http or 422
 end
 
 -- error{code=, message=, hint=, data=} as an object that prints itself.
@@ -43,7 +75,8 @@ end
 -- Any error value as a plain table {code, message, hint?, data?}; a bug keeps its traceback.
 function M.from(e)
   if type(e) == "table" and e.code then
-    return { code = e.code, message = e.message or e.code, hint = e.hint, data = e.data }
+    return { code = e.code, message = e.message or e.code, hint = e.hint, data = e.data,
+      http = math.type(e.http) == "integer" and e.http or nil }
   end
   local text = tostring(type(e) == "table" and e.message or e)
   return { code = "internal", message = text:match "^[^\n]*", traceback = text }

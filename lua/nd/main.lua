@@ -106,6 +106,7 @@ local function recover()
   end
   d.proxy:set_all(routes)
   d.proxy:start()
+  d.proxy:watch()
   d.watch:start()
   d.runs:resume()
   d.drain:resume()

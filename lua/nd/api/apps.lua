@@ -3,8 +3,10 @@
 local clock = require "clock"
 local json = require "json"
 local s = require "nd.api.schema"
+local shapes = require "nd.api.shapes"
 
-local key = { project = s.text, environment = s.text }
+local key = { project = shapes.key.project, environment = shapes.key.environment }
+local filter = { project = s.text, environment = s.text }
 
 local function list(c) return c.d.apps:list(c.query) end
 
@@ -43,11 +45,14 @@ local function destroy(c)
 end
 
 return {
-  { method = "GET", path = "/apps", id = "listApps", permission = "read", query = key,
-    summary = "All apps.", payload = s.list(s.ref "AppStatus"), handler = list },
+  { method = "GET", path = "/apps", id = "listApps", permission = "read", query = filter,
+    summary = "All apps.", doc = "By project, environment and name; or those of one project or environment.",
+    payload = s.list(s.ref "AppStatus"), handler = list },
   { method = "GET", path = "/apps/{app}", id = "showApp", permission = "read", query = key,
-    summary = "One app with its releases.", payload = s.ref "AppStatus", handler = show },
+    summary = "One app with its releases.", doc = "The newest release first, at most 50.",
+    payload = s.ref "AppStatus", handler = show },
   { method = "DELETE", path = "/apps/{app}", id = "destroyApp", permission = "admin", query = key,
     summary = "Removes an app, its containers, network, address and host names. Volumes stay.",
-    payload = s.object { app_name = s.text }, handler = destroy },
+    payload = s.object({ app_name = s.text }, { "app_name" }), fails = { 409, 502, 504, 507 },
+    handler = destroy },
 }

@@ -3,29 +3,9 @@
 local json = require "json"
 local err = require "nd.error"
 local s = require "nd.api.schema"
+local shapes = require "nd.api.shapes"
 
 local strategies = { ["blue-green"] = "bluegreen", blue_green = "bluegreen" }
-
-local app_fields = {
-  app_name = s.app_name, project = s.text, environment = s.text,
-}
-
-local function with(fields, more)
-  local out = {}
-  for name, schema in pairs(fields) do out[name] = schema end
-  for name, schema in pairs(more) do out[name] = schema end
-  return out
-end
-
-local deploy_body = s.closed(with(app_fields, {
-  image = s.text, env = { type = "object" }, port = s.integer, domain = s.text,
-  proxy_type = s.text, tls = s.text, strategy = s.text, health_check = s.any, health = s.any,
-  replicas = s.integer, command = s.list(s.text), user = s.text, memory = s.any, cpu = { type = "number" },
-  grace = s.any, go_back = s.boolean, volumes = s.list(s.any), routes = s.list(s.any),
-  params = { type = "object" }, secrets = s.list(s.text),
-}), { "app_name", "image" })
-
-local one_app = s.closed(app_fields, { "app_name" })
 
 -- A volume has one writer unless it says `shared`.
 local function choose_strategy(body, spec)
@@ -43,7 +23,7 @@ end
 
 local function check_secrets(body)
   if body.secrets and #body.secrets > 0 then
-    err.raise("bad_request", "secrets are not stored by this release yet",
+    err.raise("bad_request", "$.secrets: secrets are not stored by this release yet",
       "leave `secrets` out; `env` is plain and visible in docker inspect")
   end
 end
@@ -60,7 +40,8 @@ local function request_of(c)
     owner = c.user.name }
 end
 
--- Waits for a run; raises its error with the app's status as the payload when it failed.
+-- Waits for a run. When it failed, raises its error with the app's status and the error's data as
+-- the payload.
 local function wait_for(c, run, message)
   local d = c.d
   local row = d.runs:wait(run)
@@ -68,7 +49,9 @@ local function wait_for(c, run, message)
   status.run_id = row.id
   if row.state == "done" then return status, message end
   local e = json.decode(row.error or row.reason)
-  local failed = err.new(e.code, e.message, e.hint, { app = status, run_id = row.id, error = e.data })
+  status.error = e
+  local failed = err.new(e.code, e.message, e.hint or ("`ndctl runs show %s`"):format(row.id), status)
+  failed.http = err.run_status(e.code)
   error(failed, 0)
 end
 
@@ -79,7 +62,8 @@ local function begun(c, run, message)
   return status, message, 202
 end
 
-local wait_query = { wait = s.boolean, plan = s.boolean }
+local wait_query = { wait = s.doc(s.boolean, "Answer when the run has ended."),
+  plan = s.doc(s.boolean, "Act on nothing, and answer with what would be done.") }
 
 local function start(c, request, message)
   if c.query.plan then return c.d.runs:plan(request), "this is what would be done" end
@@ -137,28 +121,41 @@ local function rollback(c)
   return start(c, back(c, app, c.body.to), "Rollback started")
 end
 
-local app_or_plan = { oneOf = json.array { s.ref "AppStatus", s.ref "Plan" } }
+local app_or_plan = s.one_of(s.ref "AppStatus", s.ref "Plan")
+local starts = { 404, 409, 422, 502, 504, 507 } -- how a request that starts a run may fail
 
 return {
   { method = "POST", path = "/deploy", id = "deploy", permission = "deploy", query = wait_query,
     summary = "Deploys an image by a strategy; with plan=true only says what it would do.",
-    body = deploy_body, payload = app_or_plan, status = { 200, 202 }, handler = deploy },
+    doc = "Makes the app where there is none yet. What isn't said stays as the live release has it, "
+      .. "`env` aside, which is replaced as a whole. The answer comes at once with status `updating` and "
+      .. "the run's id; with wait=true when the run has ended, and is an error if it failed: the payload is "
+      .. "then the app's status with the run's `error`. Until the switch the version before serves.",
+    body = s.ref "DeployRequest", payload = app_or_plan, status = { 200, 202 }, fails = starts,
+    handler = deploy },
   { method = "GET", path = "/status", id = "status", permission = "read",
-    query = { app = s.text, project = s.text, environment = s.text },
+    query = { app = s.doc(s.text, "The app's name."), project = shapes.key.project,
+      environment = shapes.key.environment },
     summary = "What an app is right now; without `app`, all apps.",
-    payload = { oneOf = json.array { s.ref "AppStatus", s.list(s.ref "AppStatus") } }, handler = status },
-  { method = "POST", path = "/stop", id = "stop", permission = "deploy", body = one_app,
+    doc = "A container that was killed behind the daemon's back shows within two seconds.",
+    payload = s.one_of(s.ref "AppStatus", s.list(s.ref "AppStatus")), fails = { 404 }, handler = status },
+  { method = "POST", path = "/stop", id = "stop", permission = "deploy", body = s.ref "AppRequest",
     summary = "Takes an app out of service: drain, SIGTERM, grace, SIGKILL.",
-    payload = s.ref "AppStatus", handler = stop },
-  { method = "POST", path = "/restart", id = "restart", permission = "deploy", body = one_app,
+    doc = "Answers when the containers have stopped. The app stays stopped, through restarts too, until "
+      .. "/restart or the next deploy.",
+    payload = s.ref "AppStatus", fails = starts, handler = stop },
+  { method = "POST", path = "/restart", id = "restart", permission = "deploy", body = s.ref "AppRequest",
     summary = "Starts the live release anew, or a stopped app; nothing is dropped.",
-    payload = s.ref "AppStatus", handler = restart },
+    doc = "The same image and configuration again, by the app's strategy. Answers when it serves.",
+    payload = s.ref "AppStatus", fails = starts, handler = restart },
   { method = "POST", path = "/swap", id = "swap", permission = "deploy", query = wait_query,
     summary = "Blue-green to an image; without one, back to the kept release.",
-    body = s.closed(with(app_fields, { image = s.text }), { "app_name" }),
-    payload = app_or_plan, status = { 200, 202 }, handler = swap },
+    doc = "Swapping twice without an image ends where it began.",
+    body = s.ref "SwapRequest", payload = app_or_plan, status = { 200, 202 }, fails = starts,
+    handler = swap },
   { method = "POST", path = "/rollback", id = "rollback", permission = "deploy", query = wait_query,
     summary = "Back to the last good release, or to release `to`.",
-    body = s.closed(with(app_fields, { to = s.integer }), { "app_name" }),
-    payload = app_or_plan, status = { 200, 202 }, handler = rollback },
+    doc = "The release comes back as it was: its kept containers, else new ones from its image.",
+    body = s.ref "RollbackRequest", payload = app_or_plan, status = { 200, 202 }, fails = starts,
+    handler = rollback },
 }

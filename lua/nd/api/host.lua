@@ -41,12 +41,15 @@ end
 
 return {
   { method = "GET", path = "/healthz", id = "healthz", permission = "none",
-    summary = "The daemon answers.", payload = s.ref "Health", handler = healthz },
+    summary = "The daemon answers.", doc = "It needs no token and looks at nothing else: see /doctor.",
+    payload = s.ref "Health", handler = healthz },
   { method = "GET", path = "/metrics", id = "metrics", permission = "read",
-    query = { format = { type = "string", enum = json.array { "json" } } },
-    summary = "CPU, memory and disk in per cent, and uptime.", payload = s.ref "SystemMetrics",
-    handler = metrics },
+    query = { format = { type = "string", enum = json.array { "json" }, default = "json" } },
+    summary = "CPU, memory and disk in per cent, and uptime.",
+    doc = "Of the host. More comes beside the four as the host has it.",
+    payload = s.ref "SystemMetrics", handler = metrics },
   { method = "GET", path = "/doctor", id = "doctor", permission = "read",
     summary = "Checks of the host, Docker, rules, proxy and journal.",
-    payload = s.object({ checks = s.list(s.ref "Check") }, { "checks" }), handler = doctor },
+    doc = "Each check that isn't `ok` has a hint. The answer is 200 whatever they say.",
+    payload = s.ref "Doctor", handler = doctor },
 }

@@ -1,11 +1,15 @@
 -- The HTTP API: routes are rows, from which matching, permissions, checks of what comes in and
 -- /openapi.json all follow. A file per resource adds its rows.
 --
---   {method, path with {names}, id, summary, permission = "none"|"read"|"deploy"|"admin",
---    query = {name = schema}, body = schema, payload = schema, status = {codes it may answer},
---    handler = function(c) -> payload, message}
+--   {method, path with {names}, id, summary, doc, permission = "none"|"read"|"deploy"|"admin",
+--    query = {name = schema}, needs = name of the query parameter that must be there, body = schema,
+--    payload = schema, status = {codes it answers when done; 200}, fails = {codes of its errors beyond
+--    the usual ones}, handler = function(c) -> payload, message, status}
+--   method "WS" is a WebSocket: handler(c) -> function(ws), frames = schema of a frame; asked without
+--   an upgrade it answers `list(c)` -> payload. method "ANY" takes every method. raw = true: the
+--   handler makes the whole answer.
 -- c: {d, path = {names}, query, body, user = {name, role}, request}. Handlers raise errors; the
--- envelope {success, message, payload} is made here.
+-- envelope {success, message, payload} is made here. Every GET answers HEAD too, every path OPTIONS.
 
 local crypto = require "crypto"
 local json = require "json"
@@ -15,6 +19,8 @@ local schema = require "nd.api.schema"
 
 local M = { routes = {} }
 
+require "nd.api.shapes"
+
 local may = {
   admin = { none = true, read = true, deploy = true, admin = true },
   deployer = { none = true, read = true, deploy = true },
@@ -22,39 +28,43 @@ local may = {
 }
 M.roles = may
 
-for _, resource in ipairs { "deploy", "apps", "runs", "recipes", "host", "tokens", "streams", "openapi" } do
-  for _, route in ipairs(require("nd.api." .. resource)) do
+local function add(tag)
+  for _, route in ipairs(require("nd.api." .. tag)) do
     M.routes[#M.routes + 1] = route
     local names = {}
     local pattern = route.path:gsub("[%-.]", "%%%0"):gsub("{(%w+)}", function(name)
       names[#names + 1] = name
       return "([^/]+)"
     end)
-    route.pattern, route.names = "^" .. pattern .. "$", names
+    route.tag, route.pattern, route.names = tag, "^" .. pattern .. "$", names
   end
+end
+
+for _, tag in ipairs { "deploy", "apps", "runs", "recipes", "host", "tokens", "streams", "openapi" } do
+  add(tag)
 end
 
 -- ---- who is it ----
 
-local function reply(status, body, headers)
+local function reply(d, status, body, headers)
   headers = headers or {}
   headers["content-type"] = "application/json"
   headers["cache-control"] = "no-store"
   headers["x-content-type-options"] = "nosniff"
+  headers.server = "nextdeployd/" .. d.version
   return { status = status, headers = headers, body = json.encode(body) }
 end
 
-local function failure(e, payload)
+local function failure(d, e)
   if e.traceback then
     log.error("API: " .. e.traceback)
     e = { code = "internal", message = "the daemon met an error it did not expect: " .. e.message,
       hint = "this is a bug; its log has the details" }
   end
-  local body = { success = false, message = e.message, code = e.code, hint = e.hint,
-    payload = payload or e.data }
+  local body = { success = false, message = e.message, code = e.code, hint = e.hint, payload = e.data }
   local headers = e.code == "unauthorized" and { ["www-authenticate"] = "Bearer" } or {}
   if e.code == "method_not_allowed" then headers.allow = e.data.allow end
-  return reply(err.status(e.code), body, headers)
+  return reply(d, e.http or err.status(e.code), body, headers)
 end
 
 -- A web page on the same machine is a stranger: it can't send our token, and mustn't guess at us.
@@ -83,63 +93,106 @@ end
 
 -- ---- dispatch ----
 
+-- The methods that a route takes, as Allow lists them.
+local function methods_of(route)
+  if route.method == "WS" then return { "GET", "HEAD" } end
+  return route.method == "GET" and { "GET", "HEAD" } or { route.method }
+end
+
+local function takes(route, request)
+  if route.method == "ANY" then return not request.websocket end
+  if route.method == "WS" and request.websocket then return true end
+  if request.websocket or route.method == "WS" and not route.list then return false end
+  for _, method in ipairs(methods_of(route)) do
+    if method == request.method then return true end
+  end
+end
+
+-- -> the route and the names in its path, or nil and the methods that the path takes.
 local function match(request)
-  local allowed = {}
+  local allowed, known = { "OPTIONS" }, false
   for _, route in ipairs(M.routes) do
     local values = table.pack(request.path:match(route.pattern))
     if values[1] then
-      if route.method == request.method or route.method == "WS" and request.websocket then
+      if takes(route, request) then
         local path = {}
         for i, name in ipairs(route.names) do path[name] = values[i] end
         return route, path
       end
-      allowed[#allowed + 1] = route.method == "WS" and "GET" or route.method
+      known = true
+      table.move(methods_of(route), 1, 2, #allowed + 1, allowed)
     end
   end
-  if #allowed > 0 then
-    err.raise("method_not_allowed", ("%s can't be asked with %s"):format(request.path, request.method),
-      "it takes " .. table.concat(allowed, ", "), { allow = table.concat(allowed, ", ") })
+  if not known then
+    err.raise("not_found", ("there is nothing at %s"):format(request.path), "GET /openapi.json lists all routes")
   end
-  err.raise("not_found", ("there is nothing at %s"):format(request.path), "GET /openapi.json lists all routes")
+  table.sort(allowed)
+  return nil, table.concat(allowed, ", ")
+end
+
+local function refuse_method(request, allowed)
+  if request.websocket then
+    err.raise("bad_request", ("%s is no WebSocket"):format(request.path), "the WebSockets are /ws/events and /ws/logs")
+  end
+  err.raise("method_not_allowed", ("%s can't be asked with %s"):format(request.path, request.method),
+    "it takes " .. allowed, { allow = allowed })
 end
 
 local function read_body(route, request)
   if not route.body then return nil end
   if request.body == "" then
-    if route.body.required then err.raise("bad_request", "the request needs a JSON body") end
-    return {}
+    err.raise("bad_request", "the request needs a JSON body", "GET /openapi.json describes it")
   end
   local body = json.decode(request.body)
   schema.check(route.body, body)
   return body
 end
 
-local function handle(d, request)
-  local user = user_of(d, request)
-  local route, path = match(request)
-  if route.permission ~= "none" and not user then
+local function authorize(route, user)
+  if route.permission == "none" then return end
+  if not user then
     err.raise("unauthorized", "this needs a token", "`ndctl token create --name NAME` makes one; "
       .. "send it as Authorization: Bearer TOKEN")
   end
-  if user and not may[user.role][route.permission] then
+  if not may[user.role][route.permission] then
     err.raise("forbidden", ("the role %s may not do this; it needs the permission '%s'"):format(
       user.role, route.permission), "ask an admin for another role")
   end
-  local c = { d = d, path = path, user = user, request = request,
-    query = schema.query(route.query or {}, request.query), body = read_body(route, request) }
-  if route.method == "WS" then return { upgrade = route.handler(c) } end
-  local payload, message, status = route.handler(c)
+end
+
+local function query_of(route, request)
+  local query = schema.query(route.query or {}, request.query)
+  if route.needs and not query[route.needs] then
+    err.raise("bad_request", ("query: the parameter '%s' is missing"):format(route.needs),
+      ("as in %s?%s=..."):format(route.path, route.needs))
+  end
+  return query
+end
+
+local function handle(d, request)
+  local user = user_of(d, request)
+  local route, path = match(request)
+  if not route and request.method == "OPTIONS" then
+    return { status = 204, headers = { allow = path, server = "nextdeployd/" .. d.version } }
+  elseif not route then
+    refuse_method(request, path)
+  end
+  authorize(route, user)
+  local c = { d = d, path = path, user = user, request = request, query = query_of(route, request),
+    body = read_body(route, request) }
+  if request.websocket then return { upgrade = route.handler(c) } end
+  local payload, message, status = (route.list or route.handler)(c)
   if route.raw then return payload end
-  return reply(status or 200, { success = true, message = message or "ok", payload = payload })
+  return reply(d, status or 200, { success = true, message = message or "ok", payload = payload })
 end
 
 -- The server's handler.
 function M.handler(d)
+  if d.options.test_endpoints then add "test" end
   return function(request)
     local ok, answer = pcall(handle, d, request)
     if ok then return answer end
-    local e = err.from(answer)
-    return failure(e, e.payload)
+    return failure(d, err.from(answer))
   end
 end
 

@@ -3,12 +3,67 @@
 local json = require "json"
 local s = require "nd.api.schema"
 
-local function envelope(payload)
-  return s.object({ success = s.boolean, message = s.text, payload = payload },
-    { "success", "message", "payload" })
+-- What any answer may be, by status. A route names those it can give beyond the usual ones.
+local errors = {
+  [400] = { "BadRequest", "The request is malformed, or says something that can't be.",
+    { code = "bad_request", message = "$: there is no field 'imag'", hint = "did you mean 'image'?" } },
+  [401] = { "Unauthorized", "There is no token, or not one that this daemon knows.",
+    { code = "unauthorized", message = "this needs a token", hint = "`ndctl token create --name NAME` makes one" } },
+  [403] = { "Forbidden", "The token's role may not do this, or a web page asked.",
+    { code = "forbidden", message = "the role viewer may not do this; it needs the permission 'deploy'",
+      hint = "ask an admin for another role" } },
+  [404] = { "NotFound", "No such app, run, recipe, release, image or token.",
+    { code = "app_not_found", message = "there is no app 'mapp' in default/production",
+      hint = "did you mean 'myapp'? `ndctl ps` lists all apps" } },
+  [409] = { "Conflict", "Another run is live, another app owns the host name, or it is too late.",
+    { code = "host_taken", message = "the host myapp.com belongs to the app 'myapp' in default/production",
+      hint = "give 'other' another domain, or `ndctl destroy myapp` first" } },
+  [413] = { "TooLarge", "The body is larger than 1 MiB.",
+    { code = "too_large", message = "The body is larger than 1048576 bytes." } },
+  [422] = { "Failed", "The run that was waited for failed; the payload says how things stand.",
+    { code = "unhealthy", message = "release 2 is not healthy: connection refused",
+      hint = "`ndctl runs show 06fcsxwd3a`" } },
+  [502] = { "BadGateway", "Docker or the proxy can't be reached, or refused.",
+    { code = "docker_unreachable", message = "cannot connect to Docker at /var/run/docker.sock",
+      hint = "is Docker running?" } },
+  [503] = { "Unavailable", "The daemon is stopping.",
+    { code = "shutting_down", message = "the daemon is stopping", hint = "try again in a moment" } },
+  [504] = { "Timeout", "Docker or the recipe took too long.",
+    { code = "docker_timeout", message = "Docker did not answer within 30000 ms" } },
+  [507] = { "NoSpace", "The disk of the state directory is full.",
+    { code = "db_full", message = "the database can't grow: the disk is full", hint = "free some space" } },
+}
+
+local tags = {
+  { "deploy", "What the product is for: deploy, look, stop, go back." },
+  { "apps", "Apps and their releases." },
+  { "runs", "Runs of recipes, as they go and as they went." },
+  { "recipes", "The strategies there are." },
+  { "host", "The host and the daemon itself." },
+  { "tokens", "Who may ask over TCP." },
+  { "streams", "Events and logs, as WebSockets or as a list." },
+  { "openapi", "This description." },
+}
+
+local function content(schema, example)
+  return { ["application/json"] = { schema = schema, example = example } }
 end
 
-local function content(schema) return { ["application/json"] = { schema = schema } } end
+local function envelope(payload)
+  return s.object({ success = { type = "boolean", enum = json.array { true } }, message = s.text,
+    payload = payload }, { "success", "message", "payload" })
+end
+
+local function error_responses()
+  local out = { Error = { description = "Any other error, with code, message and hint.",
+    content = content(s.ref "Error") } }
+  for _, e in pairs(errors) do
+    e[3].success = false
+    out[e[1]] = { description = e[2], content = content(s.ref "Error", e[3]) }
+  end
+  out.Unauthorized.headers = { ["WWW-Authenticate"] = { schema = s.text } }
+  return out
+end
 
 local function parameters(route)
   local list = json.array {}
@@ -19,56 +74,84 @@ local function parameters(route)
   for name in pairs(route.query or {}) do names[#names + 1] = name end
   table.sort(names)
   for _, name in ipairs(names) do
-    list[#list + 1] = { name = name, ["in"] = "query", schema = route.query[name] }
+    local schema = s.doc(route.query[name], nil)
+    list[#list + 1] = { name = name, ["in"] = "query", schema = schema, required = route.needs == name or nil,
+      description = route.query[name].description }
   end
   return list
 end
 
-local function operation(route)
-  local responses = { default = { description = "An error: code, message and hint",
-    content = content(s.ref "Error") } }
+-- The errors that follow from what a route is, and those it names in `fails`.
+local function failures(route)
+  local out = { [403] = true, [503] = true }
+  if route.body or route.query or #route.names > 0 then out[400] = true end
+  if route.permission ~= "none" then out[401] = true end
+  if route.body then out[413] = true end
+  if #route.names > 0 then out[404] = true end
+  for _, status in ipairs(route.fails or {}) do out[status] = true end
+  return out
+end
+
+local descriptions = { [200] = "Done.", [202] = "Under way: follow `run_id` or `id` on /ws/events.",
+  [101] = "The WebSocket is open." }
+
+local function responses(route)
+  local out = { default = { ["$ref"] = "#/components/responses/Error" } }
   for _, code in ipairs(route.status or { 200 }) do
-    responses[tostring(code)] = { description = code == 202 and "Under way" or "Done",
-      content = content(route.raw and {} or envelope(route.payload)) }
+    out[tostring(code)] = { description = descriptions[code],
+      content = content(route.raw and { type = "object" } or envelope(route.payload)) }
   end
-  if route.method == "WS" then
-    responses = { ["101"] = { description = "The WebSocket is open" }, default = responses.default }
+  if route.method == "WS" then out["101"] = { description = descriptions[101] } end
+  for status in pairs(failures(route)) do
+    out[tostring(status)] = { ["$ref"] = "#/components/responses/" .. errors[status][1] }
   end
+  return out
+end
+
+local function operation(route)
   return {
-    operationId = route.id, summary = route.summary, parameters = parameters(route),
-    tags = json.array { route.path:match "^/(%w+)" },
+    operationId = route.id, summary = route.summary, description = route.doc or route.summary,
+    parameters = parameters(route), tags = json.array { route.tag },
     requestBody = route.body and { required = true, content = content(route.body) },
-    responses = responses,
+    responses = responses(route),
     security = route.permission == "none" and json.array {} or json.array { { token = json.array {} } },
+    ["x-permission"] = route.permission, ["x-frames"] = route.frames,
   }
 end
 
+local info = {
+  title = "NextDeploy",
+  description = "Deploys containers on a host you own. Every answer is `{success, message, payload}`; an "
+    .. "error is `{success: false, message, code, hint}`, and `code` is stable. A field whose value is "
+    .. "unknown is left out. Over TCP every request carries `Authorization: Bearer TOKEN` "
+    .. "(`ndctl token create --name NAME`); on the unix socket the peer's user is enough. Every GET "
+    .. "answers HEAD, and every path OPTIONS.",
+  contact = { name = "The NextDeploy authors" },
+  license = { name = "Apache-2.0", url = "https://www.apache.org/licenses/LICENSE-2.0" },
+}
+
 local function document(c)
-  local paths, tags, seen = {}, json.array {}, {}
+  local paths, tag_list = {}, json.array {}
   for _, route in ipairs(require("nd.api").routes) do
-    local at = paths[route.path] or {}
-    paths[route.path] = at
-    at[(route.method == "WS" and "GET" or route.method):lower()] = operation(route)
-    local tag = route.path:match "^/(%w+)"
-    if not seen[tag] then
-      seen[tag] = true
-      tags[#tags + 1] = { name = tag, description = "Routes below /" .. tag }
+    if route.tag ~= "test" then
+      local at = paths[route.path] or {}
+      paths[route.path] = at
+      at[(route.method == "WS" and "GET" or route.method):lower()] = operation(route)
     end
   end
+  for i, tag in ipairs(tags) do tag_list[i] = { name = tag[1], description = tag[2] } end
+  info.version = c.d.version
   local body = {
-    openapi = "3.0.3",
-    info = { title = "NextDeploy", version = c.d.version,
-      description = "Deploys containers on a host you own. Every answer is {success, message, payload}; "
-        .. "an error adds code and hint.", license = { name = "Apache-2.0",
-        url = "https://www.apache.org/licenses/LICENSE-2.0" } },
-    servers = json.array { { url = "http://127.0.0.1:8371" } }, tags = tags, paths = paths,
-    components = { schemas = s.components, securitySchemes = {
-      token = { type = "http", scheme = "bearer" } } },
+    openapi = "3.0.3", info = info, servers = json.array { { url = "http://127.0.0.1:8371" } },
+    tags = tag_list, paths = paths,
+    components = { schemas = s.components, responses = error_responses(),
+      securitySchemes = { token = { type = "http", scheme = "bearer" } } },
   }
   return { status = 200, headers = { ["content-type"] = "application/json" }, body = json.encode(body) }
 end
 
 return {
   { method = "GET", path = "/openapi.json", id = "openapi", permission = "none", raw = true,
-    summary = "This description.", handler = document },
+    summary = "This description.", doc = "OpenAPI 3.0. It needs no token and has no envelope.",
+    handler = document },
 }

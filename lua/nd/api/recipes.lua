@@ -7,12 +7,12 @@ return {
     summary = "Every recipe that can be run by name.", payload = s.list(s.ref "Recipe"),
     handler = function(c) return c.d.recipes:list() end },
   { method = "GET", path = "/recipes/{name}", id = "showRecipe", permission = "read",
-    summary = "One recipe: parameters, README, source.", payload = s.ref "Recipe",
+    summary = "One recipe: parameters, README, source.", fails = { 400, 422, 504 }, payload = s.ref "Recipe",
     handler = function(c) return c.d.recipes:show(c.path.name) end },
   { method = "POST", path = "/recipes/check", id = "checkRecipe", permission = "read",
     summary = "Loads a recipe in a worker and says what is wrong with it, or what it takes.",
-    body = s.closed({ name = s.text, files = { type = "object" } }, { "files" }),
-    payload = s.ref "Recipe",
+    doc = "Nothing is run and nothing is kept. What is wrong is a 400 with the file and line.",
+    body = s.ref "RecipeFiles", payload = s.ref "Recipe", fails = { 422, 504 },
     handler = function(c)
       local bundle = c.d.recipes:bundle { name = c.body.name or "recipe", files = c.body.files }
       local header = c.d.recipes:header(bundle)

@@ -21,7 +21,9 @@ local function create(c)
   local row = d.runs:wait(run)
   if row.state == "done" then return d.runs:describe(row), "Run done" end
   local e = json.decode(row.error or row.reason)
-  error(err.new(e.code, e.message, e.hint, { run = d.runs:describe(row), error = e.data }), 0)
+  local failed = err.new(e.code, e.message, e.hint or ("`ndctl runs show %s`"):format(row.id), d.runs:describe(row))
+  failed.http = err.run_status(e.code)
+  error(failed, 0)
 end
 
 local function cancel(c)
@@ -31,18 +33,23 @@ end
 
 return {
   { method = "GET", path = "/runs", id = "listRuns", permission = "read",
-    query = { app = s.text, project = s.text, environment = s.text, state = s.text, before = s.text,
-      limit = { type = "integer", minimum = 1, maximum = 200 } },
+    query = { app = s.text, project = s.text, environment = s.text, state = s.components.Run.properties.state,
+      before = s.doc(s.text, "Runs older than the one with this id: the next page."),
+      limit = { type = "integer", minimum = 1, maximum = 200, default = 20 } },
     summary = "Runs, the newest first.", payload = s.list(s.ref "Run"), handler = list },
   { method = "POST", path = "/runs", id = "startRun", permission = "deploy",
-    query = { wait = s.boolean, plan = s.boolean },
+    query = { wait = s.doc(s.boolean, "Answer when the run has ended."),
+      plan = s.doc(s.boolean, "Act on nothing, and answer with what would be done.") },
     summary = "Runs a recipe for an app: by name, or sent as {name, files}.",
-    body = s.closed({ recipe = s.any, app_name = s.app_name, project = s.text, environment = s.text,
-      params = { type = "object" } }, { "recipe", "app_name" }),
-    payload = { oneOf = json.array { s.ref "Run", s.ref "Plan" } }, status = { 200, 202 }, handler = create },
+    doc = "Bad parameters and a recipe that doesn't load are refused before anything is recorded. With "
+      .. "wait=true the answer comes when the run has ended, and is an error if it failed, with the run as "
+      .. "its payload.",
+    body = s.ref "RunRequest", payload = s.one_of(s.ref "Run", s.ref "Plan"), status = { 200, 202 },
+    fails = { 404, 409, 422, 502, 504, 507 }, handler = create },
   { method = "GET", path = "/runs/{id}", id = "showRun", permission = "read",
-    summary = "One run with every effect.", payload = s.ref "Run", handler = show },
+    summary = "One run with every effect.", doc = "Arguments and results as the journal has them.",
+    payload = s.ref "Run", handler = show },
   { method = "POST", path = "/runs/{id}/cancel", id = "cancelRun", permission = "deploy",
     summary = "Interrupts a run that is not past its pivot, and undoes what it did.",
-    payload = s.ref "Run", handler = cancel },
+    doc = "Answers when that is done.", payload = s.ref "Run", fails = { 409 }, handler = cancel },
 }

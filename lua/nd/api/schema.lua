@@ -1,10 +1,11 @@
 -- JSON Schemas: of what requests may say (checked here) and of what answers hold (documentation,
--- and what the contract tests check against). One description serves both.
+-- and what the contract tests check against). One description serves both; shapes.lua fills
+-- `components`.
 
 local err = require "nd.error"
 local json = require "json"
 
-local M = {}
+local M = { components = {} }
 
 local array = json.array
 
@@ -13,88 +14,29 @@ local function object(properties, required)
 end
 M.object = object
 
+-- An object that may have no other fields.
 function M.closed(properties, required)
   local schema = object(properties, required)
   schema.additionalProperties = false
   return schema
 end
 
-local text = { type = "string" }
-local integer = { type = "integer" }
-local boolean = { type = "boolean" }
-local time = { type = "string", format = "date-time" }
-local any = {}
+M.text = { type = "string" }
+M.integer = { type = "integer" }
+M.boolean = { type = "boolean" }
+M.time = { type = "string", format = "date-time" }
+M.any = {}
+function M.list(items) return { type = "array", items = items } end
+function M.ref(name) return { ["$ref"] = "#/components/schemas/" .. name } end
+function M.one_of(...) return { oneOf = array { ... } } end
 
-local function list(items) return { type = "array", items = items } end
-local function ref(name) return { ["$ref"] = "#/components/schemas/" .. name } end
-M.text, M.integer, M.boolean, M.time, M.any, M.list, M.ref = text, integer, boolean, time, any, list, ref
-
-M.app_name = { type = "string", pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", maxLength = 40 }
-
-M.components = {
-  Error = object({
-    success = { type = "boolean", enum = array { false } }, message = text, code = text,
-    hint = text, payload = any }, { "success", "message", "code" }),
-
-  Instance = object({
-    id = integer, name = text, container_id = text, release = integer, process = text,
-    index = integer, state = text, address = text, restarts = integer, exit_code = integer,
-    started_at = time }, { "id", "name", "release", "process", "index", "state", "address" }),
-
-  Route = object({ domain = text, tls = text, proxy_type = text }, { "domain", "tls" }),
-
-  AppStatus = object({
-    app_name = text, project = text, environment = text, image = text, digest = text,
-    status = { type = "string", enum = array { "running", "stopped", "error", "updating", "degraded" } },
-    message = text, port = integer, domain = text, updated_at = time, release = integer,
-    previous = integer, strategy = text, run_id = text, service_address = text,
-    routes = list(ref "Route"), instances = list(ref "Instance"), releases = list(ref "Release"),
-  }, { "app_name", "project", "environment", "image", "status", "port", "domain", "updated_at",
-    "routes", "instances" }),
-
-  Release = object({
-    number = integer, image = text, digest = text, run_id = text, created_at = time, live_at = time,
-    state = { type = "string", enum = array { "created", "healthy", "live", "draining", "kept", "gone" } },
-    keep_until = time, env = { type = "object", additionalProperties = text }, port = integer,
-    drain = object({ cut = integer, peers = list(text) }),
-  }, { "number", "state", "image", "created_at" }),
-
-  Run = object({
-    id = text, app = text, project = text, environment = text, recipe = text, bundle = text,
-    state = { type = "string", enum = array { "running", "sleeping", "rolling_back", "cleaning", "done",
-      "failed", "cancelled" } },
-    owner = text, started_at = time, ended_at = time, wake_at = time, step = text,
-    error = ref "RunError", params = { type = "object" }, result = any, effects = list(ref "Effect"),
-  }, { "id", "app", "recipe", "state", "owner", "started_at", "params" }),
-
-  RunError = object({ code = text, message = text, hint = text, data = any }, { "code", "message" }),
-
-  Effect = object({
-    n = integer, name = text, version = integer, args = list(any), label = text, state = text,
-    at = text, asked_at = time, answered = integer, answered_at = time, ok = boolean, ms = integer,
-    result = any, error = ref "RunError", undo = { type = "object" }, pivot = boolean,
-  }, { "n", "name", "args", "label", "state", "asked_at" }),
-
-  Plan = object({
-    recipe = text, app_name = text, lines = list(text), undos = list(text),
-    changes = list(object({ field = text, from = any, to = any }, { "field" })),
-  }, { "recipe", "app_name", "lines", "undos", "changes" }),
-
-  SystemMetrics = object({
-    cpu = { type = "number" }, memory = { type = "number" }, disk = { type = "number" },
-    uptime = text }, { "cpu", "memory", "disk", "uptime" }),
-
-  Recipe = object({
-    name = text, from = text, summary = text, error = text, params = list(any), needs = list(any),
-    readme = text, source = text }, { "name" }),
-
-  Token = object({ name = text, role = text, token = text, created_at = time }, { "name", "role" }),
-
-  Check = object({ name = text, ok = boolean, message = text, hint = text }, { "name", "ok", "message" }),
-
-  Health = object({ version = text, instance = text, uptime_ms = integer },
-    { "version", "instance", "uptime_ms" }),
-}
+-- The schema with a description.
+function M.doc(schema, description)
+  local out = {}
+  for name, value in pairs(schema) do out[name] = value end
+  out.description = description
+  return out
+end
 
 -- ---- checking ----
 
@@ -106,56 +48,90 @@ local function kind(value)
   return t
 end
 
-local function fits(want, got)
-  return want == got or want == "number" and got == "integer"
+local function resolve(schema)
+  local name = schema["$ref"] and schema["$ref"]:match "[^/]+$"
+  return name and M.components[name] or schema
 end
+
+local function a(word) return (word:match "^[aeiou]" and "an " or "a ") .. word end
 
 local function refuse(path, message, hint)
   err.raise("bad_request", ("%s: %s"):format(path, message), hint)
 end
 
+-- An empty Lua table is an object or an array, as wanted.
+local function fits(schema, value)
+  local want, got = schema.type, kind(value)
+  return not want or want == got or want == "number" and got == "integer"
+    or want == "array" and got == "object" and next(value) == nil
+end
+
 local check
 
+local function sorted(t)
+  local names = {}
+  for name in pairs(t or {}) do names[#names + 1] = name end
+  table.sort(names)
+  return names
+end
+
+-- A misspelt field is told before the one that is missing for it.
 local function check_object(schema, value, path)
-  for _, name in ipairs(schema.required or {}) do
-    if value[name] == nil then refuse(path, ("the field '%s' is missing"):format(name)) end
-  end
-  local known = {}
-  for name in pairs(schema.properties or {}) do known[#known + 1] = name end
-  for name, member in pairs(value) do
-    local property = schema.properties and schema.properties[name]
-    if property then
-      check(property, member, path .. "." .. name)
-    elseif schema.additionalProperties == false then
+  local known = sorted(schema.properties)
+  for _, name in ipairs(sorted(value)) do
+    local property = schema.properties and schema.properties[name] or schema.additionalProperties
+    if property == false then
       local near = err.nearest(name, known)
-      refuse(path, ("there is no field '%s'"):format(name), near and ("did you mean '%s'?"):format(near))
+      refuse(path, ("there is no field '%s'"):format(name), near and ("did you mean '%s'?"):format(near)
+        or "the fields are " .. table.concat(known, ", "))
+    elseif type(property) == "table" then
+      check(property, value[name], path .. "." .. name)
+    end
+  end
+  for _, name in ipairs(schema.required or {}) do
+    if value[name] == nil then
+      refuse(path, ("the field '%s' is missing"):format(name),
+        "it needs " .. table.concat(schema.required, ", "))
     end
   end
 end
 
-function check(schema, value, path)
-  if schema["$ref"] then schema = M.components[schema["$ref"]:match "[^/]+$"] end
-  local got = kind(value)
-  if got == "object" and schema.type == "array" and next(value) == nil then got = "array" end
-  if schema.type and not fits(schema.type, got) then
-    refuse(path, ("must be %s %s, is %s %s"):format(schema.type:match "^[aeiou]" and "an" or "a",
-      schema.type, got:match "^[aeiou]" and "an" or "a", got))
+-- The alternative that is of the value's kind.
+local function check_one_of(schema, value, path)
+  local kinds = {}
+  for i, alternative in ipairs(schema.oneOf) do
+    alternative = resolve(alternative)
+    if alternative.oneOf or fits(alternative, value) then return check(alternative, value, path) end
+    kinds[i] = a(alternative.type)
   end
+  refuse(path, ("must be %s, is %s"):format(table.concat(kinds, " or "), a(kind(value))))
+end
+
+local function check_enum(schema, value, path)
+  local names = {}
+  for i, allowed in ipairs(schema.enum) do
+    if allowed == value then return end
+    names[i] = tostring(allowed)
+  end
+  local near = type(value) == "string" and err.nearest(value, names)
+  refuse(path, ("must be one of %s"):format(table.concat(names, ", ")), near and ("did you mean '%s'?"):format(near))
+end
+
+function check(schema, value, path)
+  schema = resolve(schema)
+  if schema.oneOf then return check_one_of(schema, value, path) end
+  if not fits(schema, value) then
+    refuse(path, ("must be %s, is %s"):format(a(schema.type), a(kind(value))))
+  end
+  if schema.minLength and #value < schema.minLength then refuse(path, "is empty") end
   if schema.maxLength and #value > schema.maxLength then
     refuse(path, ("is longer than %d"):format(schema.maxLength))
   end
   if schema.minimum and value < schema.minimum then refuse(path, ("is less than %d"):format(schema.minimum)) end
   if schema.maximum and value > schema.maximum then refuse(path, ("is more than %d"):format(schema.maximum)) end
-  if schema.enum then
-    local ok, names = false, {}
-    for i, allowed in ipairs(schema.enum) do
-      ok = ok or allowed == value
-      names[i] = tostring(allowed)
-    end
-    if not ok then refuse(path, "must be one of " .. table.concat(names, ", ")) end
-  end
-  if got == "object" then check_object(schema, value, path) end
-  if got == "array" and schema.items then
+  if schema.enum then check_enum(schema, value, path) end
+  if kind(value) == "object" and schema.type == "object" then check_object(schema, value, path) end
+  if type(value) == "table" and schema.items then
     for i, item in ipairs(value) do check(schema.items, item, ("%s[%d]"):format(path, i - 1)) end
   end
 end
@@ -166,16 +142,16 @@ function M.check(schema, value) check(schema, value, "$") end
 -- Query strings are texts: turns them into what the schema says, and checks them.
 function M.query(schema, query)
   local out = {}
-  local known = {}
-  for name in pairs(schema) do known[#known + 1] = name end
-  for name, value in pairs(query) do
-    local want = schema[name]
+  for _, name in ipairs(sorted(query)) do
+    local want, value = schema[name], query[name]
     if not want then
+      local known = sorted(schema)
       local near = err.nearest(name, known)
-      refuse("query", ("there is no parameter '%s'"):format(name), near and ("did you mean '%s'?"):format(near))
+      refuse("query", ("there is no parameter '%s'"):format(name), near and ("did you mean '%s'?"):format(near)
+        or #known > 0 and "the parameters are " .. table.concat(known, ", ") or "it takes no parameters")
     elseif want.type == "integer" then
-      value = math.tointeger(tonumber(value))
-      if not value then refuse("query." .. name, "must be a number") end
+      value = value:match "^-?%d+$" and math.tointeger(tonumber(value))
+      if not value then refuse("query." .. name, "must be a whole number") end
     elseif want.type == "boolean" then
       if value ~= "true" and value ~= "false" then refuse("query." .. name, "must be true or false") end
       value = value == "true"

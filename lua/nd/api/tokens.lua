@@ -6,8 +6,6 @@ local json = require "json"
 local err = require "nd.error"
 local s = require "nd.api.schema"
 
-local role = { type = "string", enum = json.array { "admin", "deployer", "viewer" } }
-
 local function list(c)
   local out = json.array {}
   for i, row in ipairs(c.d.store:all("SELECT name, role, created_at FROM token ORDER BY name")) do
@@ -36,7 +34,7 @@ local function remove(c)
   if done[1].changes == 0 then
     err.raise("token_not_found", ("there is no token '%s'"):format(c.path.name), "`ndctl token list`")
   end
-  return { name = c.path.name, role = "none" }, "Token removed"
+  return { name = c.path.name }, "Token removed"
 end
 
 return {
@@ -44,7 +42,10 @@ return {
     summary = "Names and roles of all tokens.", payload = s.list(s.ref "Token"), handler = list },
   { method = "POST", path = "/tokens", id = "createToken", permission = "admin",
     summary = "Makes a token; the answer is the only time it is shown.",
-    body = s.closed({ name = s.text, role = role }, { "name" }), payload = s.ref "Token", handler = create },
+    doc = "A viewer reads; a deployer also deploys, stops and runs recipes; an admin also destroys apps and "
+      .. "makes tokens. The unix socket is an admin's.",
+    body = s.ref "TokenRequest", payload = s.ref "Token", fails = { 409, 507 }, handler = create },
   { method = "DELETE", path = "/tokens/{name}", id = "removeToken", permission = "admin",
-    summary = "Takes a token back.", payload = s.ref "Token", handler = remove },
+    summary = "Takes a token back.", doc = "From the next request on it is unknown.", payload = s.ref "Token",
+    fails = { 507 }, handler = remove },
 }

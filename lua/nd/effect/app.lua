@@ -95,12 +95,23 @@ M["app.deactivate"] = {
   plan = function() end,
 }
 
+-- The switch doesn't need the proxy; who wants the host names does, and is told.
+local function warn_unserved(ctx, release)
+  local d, routes = ctx.d, json.decode(release.config).routes or {}
+  if #routes == 0 or d.proxy.state == "up" or d.proxy:sync() == "up" then return end
+  d.store:post { ctx.run:event("run.log", { level = "warn", text = ("warning: %s is not served: %s (%s)"):format(
+    routes[1].domain, d.proxy.problem.message, d.proxy.problem.hint) }) }
+end
+
 -- Sends new connections to this release. Established ones stay where they are.
 M["app.switch"] = {
   version = 1, class = "act", capability = "app", args = { app_arg, release_arg },
   label = function(app, release) return ("switch %s to %s"):format(app, number(release)) end,
   act = function(ctx, _, handle)
-    return releases(ctx):switch(ctx.app, releases(ctx):get(ctx.app, handle.release))
+    local release = releases(ctx):get(ctx.app, handle.release)
+    local result = releases(ctx):switch(ctx.app, release)
+    warn_unserved(ctx, release)
+    return result
   end,
   plan = function(_, _, handle) return { release = handle.release } end,
 }

@@ -143,15 +143,33 @@ local function summarise(app, release, instances, run)
   return "degraded", ("%d of %d instances run"):format(up, #instances)
 end
 
+-- The image and configuration of what is live; while nothing is, of what was asked for last.
+local function describe(release, run)
+  if release then return release.image, json.decode(release.config) end
+  if not run or not run.spec then return "", {} end
+  return json.decode(run.params).image or "", json.decode(run.spec)
+end
+
+local function first_domain(routes, settings)
+  local route = routes[1] or settings.routes and settings.routes[1]
+  return route and route.domain or ""
+end
+
+-- A host name that the proxy doesn't serve is the app's problem too.
+local function unserved(d, routes)
+  local problem = #routes > 0 and d.proxy and d.proxy.problem
+  return problem and ("%s is not served: %s"):format(routes[1].domain, problem.message) or nil
+end
+
 function Apps:status(app)
   local d = self.d
   app = self:by_id(app.id) or app
   local release = app.live and d.store:get("SELECT * FROM release WHERE id = ?", app.live)
   local run = d.store:get(
-    "SELECT id, recipe, state FROM run WHERE app = ? ORDER BY started_at DESC, rowid DESC LIMIT 1", app.id)
+    "SELECT id, recipe, state, params, spec FROM run WHERE app = ? ORDER BY started_at DESC, rowid DESC LIMIT 1", app.id)
   local instances = release and instances_of(d, release) or json.array {}
   local status, message = summarise(app, release, instances, run)
-  local settings = release and json.decode(release.config) or {}
+  local image, settings = describe(release, run)
   local routes = json.array {}
   for _, r in ipairs(d.store:all(
     "SELECT domain, tls, proxy_type FROM route WHERE app = ? ORDER BY domain", app.id)) do
@@ -163,9 +181,10 @@ function Apps:status(app)
   local service = d.network and d.network:find_service(Apps.service(app))
   return {
     app_name = app.name, project = app.project, environment = app.environment,
-    image = release and release.image or "", digest = release and release.image_id,
-    status = status, message = message, port = settings.port or 0,
-    domain = routes[1] and routes[1].domain or "", updated_at = clock.format(app.updated_at),
+    image = image, digest = release and release.image_id,
+    status = status, message = message or status == "running" and unserved(d, routes) or nil,
+    port = settings.port or 0,
+    domain = first_domain(routes, settings), updated_at = clock.format(app.updated_at),
     release = release and release.number, previous = previous and previous.number,
     strategy = app.strategy, run_id = run and run.id,
     service_address = service and service.at, routes = routes, instances = instances,

@@ -11,6 +11,8 @@
 --   p:start()                  parks; write_config, then p:sync(); raises only for a full disk etc.
 --   p:sync() -> state          parks; gives a running Caddy our configuration where it differs,
 --                              and gives it back its own when ours doesn't take
+--   p:watch()                  starts a task that keeps looking: a Caddy that comes up later, or again,
+--                              is found within 1 s, one that went down within 10 s
 --   p.state                    "up" | "down" | "refused" | "unknown" (not looked yet)
 --   p.problem                  the error object of a state that isn't up
 --   p:require_up()             parks; raises proxy_down or proxy_refused: before a deploy that
@@ -196,6 +198,20 @@ end
 function Proxy:start()
   self:write_config()
   return self:sync()
+end
+
+-- One that refused its configuration isn't offered it again by itself: each try might close the
+-- WebSockets it has (Caddy before 2.7).
+function Proxy:watch()
+  task.spawn("proxy", function()
+    while true do
+      task.sleep(self.state == "up" and 10000 or 1000)
+      if self.state ~= "refused" then
+        local ok, e = pcall(self.sync, self)
+        if not ok and e.code == "cancelled" then return end
+      end
+    end
+  end)
 end
 
 function Proxy:require_up()

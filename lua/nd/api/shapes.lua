@@ -1,0 +1,248 @@
+-- The shapes that requests and answers have, by the name /openapi.json gives them.
+--
+-- Requests are closed: a field that isn't listed is refused. Answers may grow; the contract tests
+-- (tests/web) hold every answer against what is listed here, unlisted fields included.
+
+local json = require "json"
+local s = require "nd.api.schema"
+
+local array = json.array
+local object, closed, doc, one_of = s.object, s.closed, s.doc, s.one_of
+local text, integer, boolean, time, any, list, ref =
+  s.text, s.integer, s.boolean, s.time, s.any, s.list, s.ref
+
+local number = { type = "number" }
+local port = { type = "integer", minimum = 1, maximum = 65535 }
+local duration = one_of(text, number)
+duration.description = 'A duration: "500ms", "30s", "1h30m", or a number of seconds.'
+
+local function texts(description)
+  return { type = "object", description = description, additionalProperties = text }
+end
+
+local function fields(...)
+  local out = {}
+  for _, part in ipairs { ... } do
+    for name, schema in pairs(part) do out[name] = schema end
+  end
+  return out
+end
+
+-- What names an app.
+local key = {
+  app_name = { type = "string", pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", maxLength = 40,
+    description = "1 to 40 of a-z, 0-9 and inner dashes." },
+  project = { type = "string", default = "default" },
+  environment = { type = "string", default = "production" },
+}
+
+-- ---- requests ----
+
+local probe_fields = {
+  path = doc(text, "HTTP GET of this path; 200 to 399 is healthy."), port = port,
+  status = doc(integer, "This status alone is healthy."),
+  body = doc(text, "Text that the answer must contain."),
+  tcp = doc(boolean, "A connect is enough."),
+  command = doc(list(text), "Run in the container; exit status 0 is healthy."),
+  interval = duration, timeout = duration, deadline = duration, grace = duration,
+  successes = doc(integer, "So many in a row make it healthy."),
+  failures = doc(integer, "So many in a row make it unhealthy again."),
+}
+
+local requests = {
+  HealthCheck = {
+    description = "How to probe: a path, or a probe with at most one of path, tcp and command.",
+    oneOf = array { text, closed(probe_fields) },
+  },
+
+  Volume = {
+    description = 'NAME:/path, or the same in fields. It has one writer unless `shared` is true.',
+    oneOf = array { { type = "string", pattern = "^[^:]+:/" },
+      closed({ name = text, path = text, shared = boolean }, { "name", "path" }) },
+  },
+
+  RouteRequest = { oneOf = array { text, closed({ domain = text,
+    tls = { type = "string", enum = array { "internal", "off" } },
+    proxy_type = { type = "string", enum = array { "caddy", "none" } } }, { "domain" }) } },
+
+  DeployRequest = closed(fields(key, {
+    image = { type = "string", minLength = 1,
+      description = "Used as it is if the host has it, else pulled." },
+    env = { type = "object", additionalProperties = one_of(text, number, boolean),
+      description = "Plain variables, visible in `docker inspect`; replaces the earlier ones." },
+    port = doc(port, "The port the app listens on inside its container."),
+    domain = doc(text, "The host name that the proxy sends to the app."),
+    proxy_type = { type = "string", enum = array { "caddy", "none" } },
+    tls = { type = "string", enum = array { "internal", "off" },
+      description = "Whose certificate the proxy shows; off is plain HTTP." },
+    strategy = doc(text, "blue-green, recreate, or the name of any recipe with these parameters."),
+    health_check = ref "HealthCheck", health = ref "HealthCheck",
+    replicas = { type = "integer", minimum = 1, maximum = 20 },
+    command = doc(list(text), "Instead of the image's own."), user = text,
+    memory = one_of(text, integer), cpu = doc(number, "Cores."),
+    grace = duration, go_back = doc(boolean,
+      "Return to the kept release by itself when this one dies or turns unhealthy."),
+    volumes = list(ref "Volume"), routes = list(ref "RouteRequest"),
+    params = { type = "object", description = "More parameters of the strategy's recipe, as "
+      .. "`drain`, `keep` and `settle`." },
+    secrets = doc(list(text), "Not yet: anything but an empty list is refused."),
+  }), { "app_name", "image" }),
+
+  AppRequest = closed(key, { "app_name" }),
+  SwapRequest = closed(fields(key, { image = { type = "string", minLength = 1 } }), { "app_name" }),
+  RollbackRequest = closed(fields(key, { to = { type = "integer", minimum = 1,
+    description = "Number of the release; without it, the last good one." } }), { "app_name" }),
+
+  RecipeFiles = closed({ name = text, files = texts "Source by path; one is recipe.lua." }, { "files" }),
+
+  RunRequest = closed(fields(key, {
+    recipe = one_of(doc(text, "Name of a recipe."), ref "RecipeFiles"),
+    params = { type = "object", description = "The recipe's parameters; `app` is app_name." },
+  }), { "recipe", "app_name" }),
+
+  TokenRequest = closed({ name = text, role = ref "Role" }, { "name" }),
+  Role = { type = "string", enum = array { "admin", "deployer", "viewer" }, default = "admin" },
+}
+
+requests.DeployRequest.example = { app_name = "myapp", image = "myimage", env = { PORT = "3000" },
+  port = 3000, domain = "myapp.com", proxy_type = "caddy" }
+requests.AppRequest.example = { app_name = "myapp" }
+requests.SwapRequest.example = { app_name = "myapp", image = "myimage:v2" }
+requests.RollbackRequest.example = { app_name = "myapp" }
+requests.RunRequest.example = { recipe = "bluegreen", app_name = "myapp",
+  params = { image = "myimage:v2", drain = "5s" } }
+requests.RecipeFiles.example = { name = "mine", files = { ["recipe.lua"] =
+  'return recipe { summary = "Nothing yet.", params = {}, run = function() end }' } }
+requests.TokenRequest.example = { name = "ci", role = "deployer" }
+
+-- ---- answers ----
+
+local status = { type = "string", enum = array { "running", "stopped", "error", "updating", "degraded" } }
+local release_state = { type = "string",
+  enum = array { "created", "healthy", "live", "draining", "kept", "gone" } }
+local run_state = { type = "string", enum = array { "running", "sleeping", "rolling_back",
+  "cleaning", "done", "failed", "cancelled" } }
+
+local answers = {
+  Error = object({
+    success = { type = "boolean", enum = array { false } },
+    message = doc(text, "What happened, to what, and why."),
+    code = doc(text, "Stable; what a program looks at."),
+    hint = doc(text, "What to do next, often a command."),
+    payload = doc(any, "What the error is about, where there is more to say."),
+  }, { "success", "message", "code" }),
+
+  Instance = object({
+    id = integer, name = text, container_id = text, release = integer, process = text,
+    index = integer, state = text, address = text, restarts = integer, exit_code = integer,
+    started_at = time }, { "id", "name", "release", "process", "index", "state", "address" }),
+
+  Route = object({ domain = text, tls = text, proxy_type = text }, { "domain", "tls" }),
+
+  AppStatus = object({
+    app_name = text, project = text, environment = text,
+    image = doc(text, "What is live, as it was named; before the first release is, what is on its way."),
+    digest = text, status = status, message = doc(text, "Why the status is what it is."),
+    port = doc(integer, "In the container; 0 while unknown."),
+    domain = doc(text, "The first of its host names; empty without one."),
+    updated_at = time, release = doc(integer, "The live one's number."),
+    previous = doc(integer, "What a rollback goes back to."),
+    strategy = doc(text, "The recipe that deployed it last."),
+    run_id = doc(text, "The live run, or the last one."),
+    service_address = doc(text, "Where it answers on this host, whatever release is live."),
+    routes = list(ref "Route"), instances = list(ref "Instance"), releases = list(ref "Release"),
+    error = ref "RunError",
+  }, { "app_name", "project", "environment", "image", "status", "port", "domain", "updated_at",
+    "routes", "instances" }),
+
+  Release = object({
+    number = integer, image = text, digest = text, run_id = text, created_at = time, live_at = time,
+    state = release_state, keep_until = time, env = texts(), port = integer,
+    drain = object { cut = doc(integer, "Connections that were cut when the drain ended."),
+      peers = list(any) },
+  }, { "number", "state", "image", "created_at" }),
+
+  RunError = object({ code = text, message = text, hint = text, data = any }, { "code", "message" }),
+
+  Run = object({
+    id = text, app = text, project = text, environment = text, recipe = text,
+    bundle = doc(text, "SHA-256 of the recipe's files, which the run keeps."),
+    state = run_state, owner = text, started_at = time, ended_at = time, wake_at = time,
+    step = doc(text, "The last thing it asked for."), error = ref "RunError",
+    params = { type = "object" }, result = any, effects = list(ref "Effect"),
+  }, { "id", "app", "recipe", "state", "owner", "started_at", "params" }),
+
+  Effect = object({
+    n = doc(integer, "In the order asked."), name = text, version = integer, args = list(any),
+    label = text, at = doc(text, "Where in the recipe."), asked_at = time,
+    state = { type = "string", enum = array { "acting", "answered", "cancelled", "undone" } },
+    answered = doc(integer, "In the order answered."), answered_at = time, ok = boolean,
+    ms = integer, result = any, error = ref "RunError", undo = { type = "object" }, pivot = boolean,
+  }, { "n", "name", "args", "label", "state", "asked_at" }),
+
+  Plan = object({
+    recipe = text, app_name = text, lines = doc(list(text), "What would be done, in order."),
+    undos = doc(list(text), "What would be undone if it failed before its pivot."),
+    changes = list(object({ field = text, from = any, to = any }, { "field" })),
+  }, { "recipe", "app_name", "lines", "undos", "changes" }),
+
+  Recipe = object({
+    name = text, from = doc(text, "shipped, or the file it is in."), summary = text,
+    error = doc(text, "Why it can't be loaded."), params = list(ref "Param"), needs = list(any),
+    readme = text, source = text }, { "name" }),
+
+  Param = object({ name = text, type = text, required = boolean, default = any, doc = text,
+    choices = list(any), min = any, max = any, of = text }, { "name", "type" }),
+
+  Token = object({ name = text, role = text, token = doc(text, "Shown once, when it is made."),
+    created_at = time }, { "name" }),
+
+  SystemMetrics = object({
+    cpu = doc(number, "Per cent since the last look."), memory = doc(number, "Per cent in use."),
+    disk = doc(number, "Per cent in use where the state directory is."),
+    uptime = doc(text, "As in 1h42m."), uptime_seconds = integer, cores = integer, load = list(number),
+    memory_total = integer, memory_available = integer, swap_total = integer, swap_free = integer,
+    disk_total = integer, disk_free = integer, network_received = integer, network_sent = integer,
+    pressure = object { cpu = number, memory = number, io = number },
+  }, { "cpu", "memory", "disk", "uptime" }),
+
+  Check = object({ name = text, ok = boolean, message = text, hint = text }, { "name", "ok", "message" }),
+
+  Doctor = object({
+    checks = list(ref "Check"), unknown = list(object({ id = text, name = text, run = text }, { "id" })),
+    live_runs = integer, database_bytes = integer, instance = text, version = text,
+  }, { "checks" }),
+
+  Health = object({ version = text, instance = text, uptime_ms = integer },
+    { "version", "instance", "uptime_ms" }),
+
+  Event = object({
+    seq = doc(integer, "Grows; `since` takes it."), time = time,
+    kind = doc(text, "run.started, effect.answered, app.changed, ..."), app = text, project = text,
+    environment = text, run = text, data = doc({ type = "object" }, "By kind."),
+  }, { "seq", "time", "kind", "data" }),
+
+  LogLine = object({
+    seq = doc(integer, "Counts this connection's lines."), time = time, app = text,
+    release = integer, instance = text,
+    stream = { type = "string", enum = array { "stdout", "stderr" } }, line = text,
+  }, { "seq", "app", "release", "instance", "stream", "line" }),
+}
+
+answers.AppStatus.example = {
+  app_name = "myapp", project = "default", environment = "production", image = "myimage",
+  status = "running", port = 3000, domain = "myapp.com", updated_at = "2026-01-31T12:00:00.000Z",
+  release = 1, strategy = "bluegreen", run_id = "06fcsxwd3a", service_address = "10.201.0.2:80",
+  routes = array { { domain = "myapp.com", tls = "off", proxy_type = "caddy" } }, instances = array {},
+}
+answers.SystemMetrics.example = { cpu = 17.3, memory = 58.2, disk = 40.1, uptime = "1h42m" }
+answers.Error.example = { success = false, code = "app_not_found",
+  message = "there is no app 'mapp' in default/production",
+  hint = "did you mean 'myapp'? `ndctl ps` lists all apps" }
+
+s.components = {}
+for _, part in ipairs { requests, answers } do
+  for name, schema in pairs(part) do s.components[name] = schema end
+end
+
+return { key = key }
