@@ -4,6 +4,7 @@
 # Checks:     check NAME COMMAND...      prints "ok NAME" or "not ok NAME" with the command's output
 #             expect NAME WANTED GOT     the same for a text
 #             finish                     exits 0 if every check held
+#             at_finish COMMAND...       more checks, made by `finish`
 # Waiting:    until_true SECONDS COMMAND...   polls every 20 ms; 1 when the time is up
 # Clean-up:   at_exit COMMAND...         runs at the end, last registered first, also after a failure
 # Docker:     docker_api METHOD PATH [CURL-ARGUMENT...]   by the socket alone, no docker CLI needed
@@ -19,9 +20,14 @@ docker_socket=${DOCKER_HOST#unix://}
 : "${TMPDIR:=/tmp}"
 checks_failed=0
 exit_commands=()
+last_checks=()
 
 at_exit() {
   exit_commands+=("$(printf '%q ' "$@")")
+}
+
+at_finish() {
+  last_checks+=("$(printf '%q ' "$@")")
 }
 
 run_exit_commands() {
@@ -72,6 +78,8 @@ expect_match() {
 }
 
 finish() {
+  local last
+  for last in "${last_checks[@]}"; do eval "$last"; done
   if ((checks_failed > 0)); then
     printf '%d failed\n' "$checks_failed"
     exit 1

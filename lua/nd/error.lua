@@ -6,27 +6,6 @@ local nearest = require "nd.recipe.nearest"
 
 local M = {}
 
-<<<<<<< HEAD
--- code -> HTTP status, where it isn't 500. A pattern matches codes that share an ending.
-local status = {
-  bad_request = 400, bad_json = 400, bad_param = 400, bad_params = 400, recipe_syntax = 400,
-  bad_config = 400, bad_recipe = 400,
-  unknown_param = 400, bad_domain = 400, bad_port = 400,
-  unauthorized = 401,
-  forbidden = 403, capability = 403,
-  not_found = 404, app_not_found = 404, run_not_found = 404, recipe_not_found = 404,
-  image_not_found = 404, release_not_found = 404, token_not_found = 404,
-  method_not_allowed = 405,
-  run_conflict = 409, host_taken = 409, past_pivot = 409, run_ended = 409, exists = 409,
-  nothing_to_roll_back = 409, app_not_live = 409,
-  too_large = 413,
-  unhealthy = 422, deadline = 422, recipe_failed = 422,
-  docker_unreachable = 502, docker_error = 502, docker_refused = 502, docker_protocol = 502,
-  docker_timeout = 504, proxy_down = 502, proxy_refused = 502, pull_failed = 502,
-  registry_denied = 502,
-  db_full = 507,
-  shutting_down = 503,
-=======
 -- HTTP status -> the codes it is for; others are 500.
 local codes = {
   [400] = "bad_request bad_json bad_param bad_params bad_config bad_recipe bad_argument bad_host bad_tls "
@@ -45,7 +24,6 @@ local codes = {
   [503] = "shutting_down",
   [504] = "timeout docker_timeout recipe_timeout",
   [507] = "db_full",
->>>>>>> dfa6260 (Describe the API completely: statuses, errors, examples; HEAD and OPTIONS; events and logs also as lists)
 }
 local status = {}
 for http, names in pairs(codes) do

@@ -19,7 +19,7 @@ local errors = {
     { code = "host_taken", message = "the host myapp.com belongs to the app 'myapp' in default/production",
       hint = "give 'other' another domain, or `ndctl destroy myapp` first" } },
   [413] = { "TooLarge", "The body is larger than 1 MiB.",
-    { code = "too_large", message = "The body is larger than 1048576 bytes." } },
+    { code = "body_too_large", message = "the body is larger than 1048576 bytes" } },
   [422] = { "Failed", "The run that was waited for failed; the payload says how things stand.",
     { code = "unhealthy", message = "release 2 is not healthy: connection refused",
       hint = "`ndctl runs show 06fcsxwd3a`" } },

@@ -166,7 +166,8 @@ function Apps:status(app)
   app = self:by_id(app.id) or app
   local release = app.live and d.store:get("SELECT * FROM release WHERE id = ?", app.live)
   local run = d.store:get(
-    "SELECT id, recipe, state, params, spec FROM run WHERE app = ? ORDER BY started_at DESC, rowid DESC LIMIT 1", app.id)
+    [[SELECT id, recipe, state, params, spec FROM run WHERE app = ?
+      ORDER BY started_at DESC, rowid DESC LIMIT 1]], app.id)
   local instances = release and instances_of(d, release) or json.array {}
   local status, message = summarise(app, release, instances, run)
   local image, settings = describe(release, run)

@@ -200,16 +200,14 @@ function Proxy:start()
   return self:sync()
 end
 
--- One that refused its configuration isn't offered it again by itself: each try might close the
+-- One that refused its configuration isn't given it again, only looked at: each try might close the
 -- WebSockets it has (Caddy before 2.7).
 function Proxy:watch()
   task.spawn("proxy", function()
     while true do
       task.sleep(self.state == "up" and 10000 or 1000)
-      if self.state ~= "refused" then
-        local ok, e = pcall(self.sync, self)
-        if not ok and e.code == "cancelled" then return end
-      end
+      local ok, e = pcall(self.state == "refused" and self.check or self.sync, self)
+      if not ok and e.code == "cancelled" then return end
     end
   end)
 end

@@ -10,9 +10,14 @@
 #   api METHOD PATH [CURL...]   the HTTP API by the unix socket
 #   edge_get HOST [PATH]        a request through the proxy
 #
+# Where the linters and node modules are installed (tests/run, web.sh), ndctl and api ask through a
+# proxy that checks every request, answer and frame against /openapi.json; `finish` fails on a breach.
+# ND_CONTRACT=0 leaves it out.
+#
 # DAEMON_WRAP, an array, is put before the commands: to run in another network namespace.
 
 DAEMON_WRAP=()
+source "$ND_ROOT/tests/e2e/lib/web.sh"
 
 daemon_new() {
   DAEMON_DIR=$(mktemp -d "${TMPDIR:-/tmp}/nd-test-XXXXXX")
@@ -21,8 +26,17 @@ daemon_new() {
   EDGE_PORT=$(free_port)
   EDGE_TLS_PORT=$(free_port)
   mkdir -p "$DAEMON_DIR/recipes"
-  export NDCTL_HOST=unix://$DAEMON_DIR/run/nextdeployd.sock
+  DAEMON_SOCKET=$DAEMON_DIR/run/nextdeployd.sock
+  export NDCTL_HOST=unix://$DAEMON_SOCKET
   at_exit daemon_remove
+}
+
+daemon_contract() {
+  if [[ ${ND_CONTRACT:-1} == 0 || $DAEMON_SOCKET == *contract* ]] || ! web_installed; then return; fi
+  contract_start "unix:$DAEMON_DIR/contract.sock" "unix:$DAEMON_SOCKET" "$DAEMON_DIR/breaches"
+  DAEMON_SOCKET=$DAEMON_DIR/contract.sock
+  export NDCTL_HOST=unix://$DAEMON_SOCKET
+  at_finish contract_kept "$CONTRACT_PID" "$DAEMON_DIR/breaches"
 }
 
 daemon_options() {
@@ -44,6 +58,7 @@ daemon_start() {
     tail -20 "$DAEMON_DIR/log" >&2
     die "the daemon does not answer"
   }
+  daemon_contract
 }
 
 daemon_stop() {
@@ -73,7 +88,7 @@ ndctl() {
 api() {
   local method=$1 path=$2
   shift 2
-  curl -sS --max-time 120 --unix-socket "$DAEMON_DIR/run/nextdeployd.sock" -X "$method" \
+  curl -sS --max-time 120 --unix-socket "$DAEMON_SOCKET" -X "$method" \
     -H 'Content-Type: application/json' "http://localhost$path" "$@"
 }
 

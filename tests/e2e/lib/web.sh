@@ -6,6 +6,7 @@
 #   web_installed
 #   contract_start LISTEN TO REPORT  starts the proxy (PORT or unix:PATH, both); sets CONTRACT_PID
 #   contract_stop PID                stops it; its counters are at the end of REPORT.out
+#   contract_kept PID REPORT         stops it, and checks that it found nothing to report
 #   openapi_lint FILE                both linters, at their strictest
 
 WEB_DIR=$ND_ROOT/build/web
@@ -32,12 +33,9 @@ web_install() {
   ) 9>"$WEB_DIR/lock"
 }
 
-web_node() {
-  NODE_PATH=$WEB_DIR/node_modules node "$@"
-}
-
 contract_start() {
-  web_node "$ND_ROOT/tests/web/contract_proxy.js" --listen "$1" --to "$2" --report "$3" >"$3.out" 2>&1 </dev/null &
+  NODE_PATH=$WEB_DIR/node_modules node "$ND_ROOT/tests/web/contract_proxy.js" --listen "$1" --to "$2" --report "$3" \
+    >"$3.out" 2>&1 </dev/null &
   CONTRACT_PID=$!
   at_exit stop_process "$CONTRACT_PID"
   until_true 20 grep -q listening "$3.out" || die "the contract proxy does not start: $(tail -n 5 "$3.out")"
@@ -48,8 +46,14 @@ contract_stop() {
   wait "$1" 2>/dev/null
 }
 
+contract_kept() {
+  contract_stop "$1"
+  expect "no request or answer broke the contract ($(awk '/^exchanges/ {print $2}' "$2.out") checked)" \
+    '' "$(head -n 20 "$2")"
+}
+
 openapi_lint() {
-  web_node "$ND_ROOT/tests/web/lint_openapi.js" "$1" &&
+  NODE_PATH=$WEB_DIR/node_modules node "$ND_ROOT/tests/web/lint_openapi.js" "$1" &&
     "$WEB_DIR/node_modules/.bin/spectral" lint --ruleset "$ND_ROOT/tests/web/spectral.yaml" \
       --fail-severity hint "$1"
 }
