@@ -48,7 +48,7 @@ CREATE TABLE instance (
   name TEXT NOT NULL,                -- of the container
   container TEXT,                    -- its id
   address TEXT NOT NULL,             -- on the app's network
-  state TEXT NOT NULL,               -- starting, running, exited, gone
+  state TEXT NOT NULL,               -- starting, running, stopping, exited, gone
   exit_code INTEGER,
   restarts INTEGER NOT NULL DEFAULT 0,
   started_at INTEGER,

@@ -264,6 +264,8 @@ function Releases.grace(_, release) return json.decode(release.config).grace or 
 
 -- SIGTERM, grace, SIGKILL; the containers stay.
 function Releases:stop_containers(release, grace_ms)
+  self.d.store:commit { {
+    "UPDATE instance SET state = 'stopping' WHERE release = ? AND state = 'running'", release.id } }
   tasks.each("stop", self:instances(release), function(row)
     local ok, e = pcall(self.d.docker.stop, self.d.docker, row.container or row.name,
       math.ceil(grace_ms / 1000))
@@ -278,7 +280,7 @@ function Releases:remove(app, release, grace_ms)
   d.drain:leave(release)
   tasks.each("remove", self:instances(release), function(row)
     local name = row.container or row.name
-    if grace_ms > 0 and row.state == "running" then
+    if grace_ms > 0 and (row.state == "running" or row.state == "stopping") then
       pcall(d.docker.stop, d.docker, name, math.ceil(grace_ms / 1000))
     end
     local ok, e = pcall(d.docker.remove, d.docker, name, { force = true, volumes = true })
@@ -328,6 +330,9 @@ function Releases:wake(app, release)
     container.put_secrets(d, row.name)
     local found = d.docker:inspect(row.name)
     local ok, e = false, nil
+    if found and row.state == "stopping" then -- SIGTERM is on its way: it ends first
+      pcall(d.docker.stop, d.docker, found.Id, math.ceil(self:grace(release) / 1000))
+    end
     if found then ok, e = pcall(d.docker.start, d.docker, found.Id) end
     if not ok then
       if e then log.warn(("%s can't be started again, making it anew: %s"):format(row.name, tostring(e))) end

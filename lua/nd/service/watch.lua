@@ -165,7 +165,8 @@ function Watch:match_rows(found)
       self:heal(row)
     elseif row.live == row.release and row.stopped == 1 and running then
       d.releases:stop_containers(d.releases:by_id(row.release), 0) -- a stop that a crash cut short
-    elseif (row.state == "running") ~= (running or false) and not row.run_state then
+    elseif (row.state == "running") ~= (running or false) and not row.run_state
+      and not (running and row.state == "stopping") then
       d.store:post {
         { "UPDATE instance SET state = ? WHERE id = ?", running and "running" or "exited", row.id } }
     end
