@@ -140,6 +140,7 @@ docker_stop() {
     stop_process "$pid" 20
     [[ $chains == kept ]] || docker_sweep "$policy"
     [[ -z $forwarding ]] || printf '%s' "$forwarding" >/proc/sys/net/ipv4/ip_forward
+    awk -v dir="$dir/docker" 'index($2, dir) == 1 {print $2}' /proc/mounts | tac | xargs -r umount
     rm -rf "$dir/docker" /run/docker-nextdeploy /run/docker-nextdeploy.pid
     rm -f "$docker_socket" "$dir/dockerd.log"
     rm -rf ${new:+$new}

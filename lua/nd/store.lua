@@ -45,6 +45,7 @@ end
 -- Opens <state_dir>/nextdeploy.db and learns (or makes) this daemon's instance id. The id belongs
 -- to the machine: a copy of the database on another host is told apart.
 function Store.open(state_dir, machine)
+  machine = machine or "none" -- a minimal system without /etc/machine-id: its copies can't be told
   local path = state_dir .. "/nextdeploy.db"
   local self = setmetatable({
     path = path, pending = {}, changed = task.signal(), writing = 0,
