@@ -199,9 +199,14 @@ describe("a run", function()
     assert.equal("recipe_memory", r.result.error.code)
     assert.matches("16 MiB", r.result.error.message)
     assert.same({ status = 80, signal = 0 }, r.status)
-    r = run("return recipe { run = function() return #string.rep('x', 1e9) end }",
-      { memory = 16 << 20 })
-    assert.equal("recipe_memory", r.result.error.code)
+    for _, body in ipairs {
+      "return #string.rep('x', 1e9)",
+      "local t = {} while true do t[#t + 1] = ('x'):rep(1e6) .. #t end",
+      "local s = 'x' while true do s = s .. s end",
+    } do
+      r = run("return recipe { run = function() " .. body .. " end }", { memory = 16 << 20 })
+      assert.equal("recipe_memory", r.result.error.code, body)
+    end
   end)
 
   it("may use garbage beyond its memory", function()

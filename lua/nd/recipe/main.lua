@@ -217,6 +217,7 @@ end
 local function attempt(fn, ...)
   local results = table.pack(xpcall(fn, describe, ...))
   if not results[1] then
+    scheduler.check_memory(results[2])
     scheduler.fail(results[2])
   end
   return table.unpack(results, 1, results.n)

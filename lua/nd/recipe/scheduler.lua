@@ -266,6 +266,9 @@ local function new_task(parent, id, fn, at)
 end
 
 function end_task(task, ok, ...)
+  if not ok then
+    M.check_memory((...)) -- no handler of xpcall sees it
+  end
   task.ended, task.ok, task.values = true, ok, pack(...)
   M.task_coroutines[task.co] = nil
   task.co, task.waits = nil, nil
