@@ -60,14 +60,16 @@ local function probe_http(probe, address)
   return true, ("answered %d"):format(answer.status)
 end
 
--- Anything but a failed connection means that something accepted it.
+-- Anything but a failed connection means that something accepted it. Nothing need be answered.
 local function probe_tcp(probe, address)
-  local ok, e = pcall(http.request, {
-    url = ("http://%s:%d/"):format(address, probe.port),
-    timeout_ms = math.min(probe.timeout, 500), connect_timeout_ms = math.min(probe.timeout, 500),
-  })
-  if ok or e.code ~= "http_connect" then return true, "accepted a connection" end
-  return false, e.message
+  local connect = math.min(probe.timeout, 500)
+  local ok, e = pcall(http.request, { url = ("http://%s:%d/"):format(address, probe.port),
+    connect_timeout_ms = connect, timeout_ms = connect + 100 })
+  if not ok and e.code == "cancelled" then error(e, 0) end
+  if not ok and (e.code == "http_connect" or e.message:find "did not accept a connection") then
+    return false, e.message
+  end
+  return true, "accepted a connection"
 end
 
 function Health:probe_command(probe, instance)
@@ -152,12 +154,12 @@ end
 -- Waits until one instance had its successes in a row, and held for `settle` ms after that.
 function Health:wait_instance(ctx, release, instance, probe, settle)
   local begun, probes = ctx.asked_at, json.array {}
-  local in_row, settled_from, wait = 0, nil, FIRST_WAIT_MS
+  local in_row, failed, settled_from, wait = 0, 0, nil, FIRST_WAIT_MS
   while true do
     local ok, text = self:probe(instance, probe)
     note(probes, text)
     if ok then
-      in_row = in_row + 1
+      in_row, failed = in_row + 1, 0
       if in_row >= probe.successes then
         settled_from = settled_from or clock.now()
         if clock.now() - settled_from >= settle then return end
@@ -165,7 +167,8 @@ function Health:wait_instance(ctx, release, instance, probe, settle)
       wait = probe.interval
     else
       self:check_alive(instance, release, probes)
-      if settled_from then
+      failed = failed + 1
+      if settled_from and failed >= probe.failures then
         self:unhealthy("unhealthy", instance, release,
           ("was healthy, but then: %s"):format(text), probes)
       end
