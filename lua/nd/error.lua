@@ -16,7 +16,7 @@ local codes = {
     .. "token_not_found docker_not_found",
   [405] = "method_not_allowed",
   [409] = "run_conflict host_taken past_pivot run_ended exists nothing_to_roll_back app_not_live "
-    .. "release_live docker_conflict",
+    .. "release_live volume_in_use docker_conflict",
   [413] = "too_large",
   [422] = "unhealthy deadline recipe_failed recipe_error start_failed cancelled stuck worker_died",
   [502] = "docker_unreachable docker_error docker_refused docker_protocol docker_version proxy_down "

@@ -34,7 +34,10 @@ local usual = {
   ["app.start"] = release(3, "created"),
   ["app.activate"] = function(handle) return handle end,
   ["app.switch"] = function(_, handle) return { release = handle.release, before = 2 } end,
-  ["app.stop"] = function(handle) return handle end,
+  ["app.stop"] = function(handle)
+    if handle then handle.was_live = handle.state == "live" end
+    return handle
+  end,
   ["docker.pull"] = function(image) return { image = image, id = "sha256:3" } end,
   ["health.wait"] = function(handle) return { release = handle.release, healthy = true } end,
   ["health.check"] = { healthy = true },

@@ -1,6 +1,7 @@
 -- Effects on an app's releases. A release is handed to the recipe as
---   {app, release = number, state, image, id, instances = {{name, address, process, index}}}
--- and named by its number from then on.
+--   {app, release = number, state, image, id, instances = {{name, address, process, index}},
+--    one_writer = true where a volume of it allows no second container}
+-- and named by its number from then on. app.resume, app.deactivate and app.offline are undos only.
 
 local duration = require "nd.duration"
 local err = require "nd.error"
@@ -62,11 +63,18 @@ M["app.start"] = {
       label = ("remove release %d"):format(result.release) }
   end,
   plan = function(ctx, _, image)
+    if not ctx.stopped then releases(ctx):check_writers(ctx.app, ctx.spec or ctx.d.apps:spec(ctx.app, {})) end
     local n = releases(ctx):next_number(ctx.app)
     return { app = ctx.app.name, release = n, state = "created", image = image.image, id = image.id,
       instances = json.array {} }
   end,
 }
+
+local function put_to_rest(ctx, handle)
+  local release = releases(ctx):get(ctx.app, handle.release)
+  if handle.state == "gone" then return releases(ctx):remove(ctx.app, release, 0) end
+  releases(ctx):deactivate(ctx.app, release)
+end
 
 -- Makes an older release run again: its kept container, else a new one from its image.
 M["app.activate"] = {
@@ -75,23 +83,23 @@ M["app.activate"] = {
   act = function(ctx, handle)
     return releases(ctx):activate(ctx, releases(ctx):get(ctx.app, handle.release))
   end,
-  clean = function(ctx, handle)
-    releases(ctx):deactivate(ctx.app, releases(ctx):get(ctx.app, handle.release))
-  end,
-  undo = function(_, result)
+  clean = put_to_rest,
+  undo = function(args, result)
     if result.state == "live" then return nil end
-    return { effect = "app.deactivate", args = { { release = result.release } },
+    return { effect = "app.deactivate", args = { { release = result.release, state = args[1].state } },
       label = ("put release %d back to rest"):format(result.release) }
   end,
-  plan = function(_, handle) return handle end,
+  plan = function(ctx, handle)
+    local release = releases(ctx):get(ctx.app, handle.release)
+    if not ctx.stopped then releases(ctx):check_writers(ctx.app, json.decode(release.config), release) end
+    return handle
+  end,
 }
 
 M["app.deactivate"] = {
   version = 1, class = "act", capability = "app", args = { release_arg },
   label = function(release) return "put " .. number(release) .. " back to rest" end,
-  act = function(ctx, handle)
-    releases(ctx):deactivate(ctx.app, releases(ctx):get(ctx.app, handle.release))
-  end,
+  act = put_to_rest,
   plan = function() end,
 }
 
@@ -103,17 +111,37 @@ local function warn_unserved(ctx, release)
     routes[1].domain, d.proxy.problem.message, d.proxy.problem.hint) }) }
 end
 
--- Sends new connections to this release. Established ones stay where they are.
+-- Sends new connections to this release. Established ones stay where they are. As the pivot it has
+-- no undo.
 M["app.switch"] = {
   version = 1, class = "act", capability = "app", args = { app_arg, release_arg },
   label = function(app, release) return ("switch %s to %s"):format(app, number(release)) end,
   act = function(ctx, _, handle)
     local release = releases(ctx):get(ctx.app, handle.release)
     local result = releases(ctx):switch(ctx.app, release)
-    warn_unserved(ctx, release)
+    pcall(warn_unserved, ctx, release) -- it has happened, also if somebody cancels now
     return result
   end,
-  plan = function(_, _, handle) return { release = handle.release } end,
+  clean = function(ctx) releases(ctx):put_traffic_back(ctx.app) end,
+  undo = function(args, result)
+    if not result.before then
+      return { effect = "app.offline", args = { args[1] }, label = "take " .. args[1] .. " out of service" }
+    elseif result.before ~= result.release then
+      return { effect = "app.resume", args = { { release = result.before } },
+        label = ("switch back to release %d"):format(result.before) }
+    end
+  end,
+  plan = function(ctx, _, handle)
+    local live = releases(ctx):live(ctx.app)
+    return { release = handle.release, before = live and live.number }
+  end,
+}
+
+M["app.offline"] = {
+  version = 1, class = "act", capability = "app", args = { app_arg },
+  label = function(app) return "take " .. app .. " out of service" end,
+  act = function(ctx) releases(ctx):offline(ctx.app) end,
+  plan = function() end,
 }
 
 -- Records that a release is done with; the daemon drains, keeps and removes it later.
@@ -145,12 +173,22 @@ M["app.stop"] = {
     return releases(ctx):stop_for_recreate(ctx, releases(ctx):get(ctx.app, handle.release),
       options and options.drain or 0)
   end,
+  clean = function(ctx, handle)
+    local live = handle and releases(ctx):live(ctx.app)
+    if live and live.number == handle.release then releases(ctx):resume(ctx, live) end
+  end,
   undo = function(_, result)
-    if type(result) ~= "table" then return nil end
+    if type(result) ~= "table" or not result.was_live then return nil end
     return { effect = "app.resume", args = { { release = result.release } },
       label = ("start release %d again and serve it"):format(result.release) }
   end,
-  plan = function(_, handle) return handle or json.null end,
+  plan = function(ctx, handle)
+    if not handle then return json.null end
+    ctx.stopped = true
+    local live = releases(ctx):live(ctx.app)
+    handle.was_live = live ~= nil and live.number == handle.release
+    return handle
+  end,
 }
 
 M["app.resume"] = {
@@ -167,7 +205,9 @@ M["app.remove"] = {
   label = function(release) return "remove " .. number(release) end,
   act = function(ctx, handle)
     local release = releases(ctx):find(ctx.app, handle.release)
-    if release then releases(ctx):remove(ctx.app, release, 0) end
+    if not release then return end
+    releases(ctx):check_not_live(ctx.app, release)
+    releases(ctx):remove(ctx.app, release, 0)
   end,
   plan = function() end,
 }

@@ -61,6 +61,18 @@ function Releases:next_number(app)
   return (self.d.store:get("SELECT max(number) AS n FROM release WHERE app = ?", app.id).n or 0) + 1
 end
 
+-- The names of a configuration's volumes that have one writer, or nil.
+local function one_writer(config)
+  local names
+  for _, volume in ipairs(config.volumes or {}) do
+    if not volume.shared then
+      names = names or {}
+      names[volume.name] = true
+    end
+  end
+  return names
+end
+
 -- What a recipe gets to see of a release.
 function Releases:handle(app, release)
   local list = json.array {}
@@ -68,7 +80,8 @@ function Releases:handle(app, release)
     list[i] = { name = row.name, address = row.address, process = row.process, index = row.position }
   end
   return { app = app.name, release = release.number, state = release.state, image = release.image,
-    id = release.image_id, instances = list }
+    id = release.image_id, instances = list,
+    one_writer = one_writer(json.decode(release.config)) and true or nil }
 end
 
 function Releases:changed(app, release, state)
@@ -76,6 +89,30 @@ function Releases:changed(app, release, state)
 end
 
 -- ---- starting ----
+
+-- Raises volume_in_use where a container with this configuration would be a second writer.
+-- `release`: the one that is to run, where it exists already.
+function Releases:check_writers(app, config, release)
+  local names = one_writer(config)
+  if not names then return end
+  if config.replicas > 1 then
+    err.raise("volume_in_use", ("%d replicas would write the volume '%s', which has one writer"):format(
+      config.replicas, next(names)), "set replicas = 1, or mark the volume `shared = true` if the app can share it")
+  end
+  for _, other in ipairs(self.d.store:all([[SELECT release.*, app.name AS app_name FROM release
+    JOIN app ON app.id = release.app WHERE release.id <> ? AND EXISTS (SELECT 1 FROM instance
+    WHERE release = release.id AND gone_at IS NULL AND state IN ('starting', 'running'))]],
+    release and release.id or 0)) do
+    for _, volume in ipairs(json.decode(other.config).volumes or {}) do
+      if names[volume.name] then
+        err.raise("volume_in_use", ("the volume '%s' has one writer, and release %d of %s runs with it"):format(
+          volume.name, other.number, other.app_name), other.app == app.id
+          and "use the recipe recreate, which stops it first; or mark the volume `shared = true`"
+          or "stop that app first, or give this one a volume of its own")
+      end
+    end
+  end
+end
 
 local function add_instances(self, app, release, config)
   local used, statements = {}, {}
@@ -132,6 +169,7 @@ function Releases:start(ctx, image, options)
   if options.replicas then spec.replicas = options.replicas end
   for name, value in pairs(options.env or {}) do spec.env[name] = value end
   self:remove_by_key(app, ctx.key)
+  self:check_writers(app, spec)
   d.store:commit { {
     [[INSERT INTO release (app, number, state, image, image_id, config, run, key, created_at)
       VALUES (?, (SELECT coalesce(max(number), 0) + 1 FROM release WHERE app = ?), 'created', ?, ?, ?, ?, ?, ?)
@@ -222,7 +260,30 @@ function Releases:switch(app, release)
   end
   d.store:post(statements)
   d.guard:watch(app, release)
-  return { release = release.number }
+  return { release = release.number, before = old and old.number }
+end
+
+-- After a switch that failed or was interrupted: traffic and host names are those of what is live.
+function Releases:put_traffic_back(app)
+  local live = self:live(app)
+  self.d.apps:set_routes(app, live and json.decode(live.config).routes or {})
+  local stopped = self.d.apps:by_id(app.id).stopped == 1
+  self.d.network:switch(Apps.service(app),
+    live and not stopped and targets_of(live, self:instances(live)) or {})
+end
+
+-- Nothing of the app is live any more; what was serves nobody.
+function Releases:offline(app)
+  local d, live = self.d, self:live(app)
+  d.guard:leave(app)
+  d.apps:set_routes(app, {})
+  d.network:switch(Apps.service(app), {})
+  if not live then return end
+  d.store:commit {
+    { "UPDATE app SET live = NULL, updated_at = ? WHERE id = ?", clock.now(), app.id },
+    { "UPDATE release SET state = 'draining' WHERE id = ? AND state = 'live'", live.id },
+    d.store:event("app.changed", app.id, nil, {}),
+  }
 end
 
 -- Sends the service's traffic to those instances of the live release that run.
@@ -235,14 +296,18 @@ end
 
 -- ---- retiring ----
 
+function Releases:check_not_live(app, release)
+  local live = self:live(app)
+  if live and live.id == release.id then
+    err.raise("release_live", ("release %d of %s is live and stays"):format(release.number, app.name),
+      "switch to another release first")
+  end
+end
+
 function Releases:retire(app, release, options)
   local d = self.d
   if release.state == "gone" then return json.null end
-  local live = self:live(app)
-  if live and live.id == release.id then
-    err.raise("release_live", ("release %d of %s is live and can't be retired"):format(
-      release.number, app.name), "switch to another release first")
-  end
+  self:check_not_live(app, release)
   local drain, keep = options.drain or DRAIN_MS, options.keep or KEEP_MS
   d.store:commit {
     { [[UPDATE release SET state = CASE state WHEN 'kept' THEN 'kept' ELSE 'draining' END,
@@ -252,12 +317,26 @@ function Releases:retire(app, release, options)
   return { release = release.number, drain = drain, keep = keep }
 end
 
--- Retires what a failed run left draining without saying how.
-function Releases:retire_leftovers(app)
-  for _, release in ipairs(self.d.store:all(
-    "SELECT * FROM release WHERE app = ? AND state = 'draining' AND drain_until IS NULL", app.id)) do
-    self:retire(app, release, {})
-  end
+-- At the end of a run: retires what it replaced without saying how, and removes what it started and
+-- did not switch to.
+function Releases:tidy(app)
+  local ok, e = pcall(function()
+    for _, release in ipairs(self.d.store:all([[SELECT release.* FROM release JOIN app ON app.id = release.app
+      WHERE app.id = ? AND release.id IS NOT app.live AND (release.state IN ('created', 'healthy')
+      OR release.state = 'draining' AND drain_until IS NULL OR release.state = 'kept' AND keep_until IS NULL)]],
+      app.id)) do
+      if release.state == "draining" or release.state == "kept" then
+        self:retire(app, release, {})
+      elseif release.live_at then
+        self:deactivate(app, release)
+      else
+        self:remove(app, release, 0)
+      end
+    end
+  end)
+  if ok then return end
+  if e.code == "cancelled" then error(e, 0) end
+  log.error(("can't tidy up after a run of %s: %s"):format(app.name, tostring(e)))
 end
 
 function Releases.grace(_, release) return json.decode(release.config).grace or GRACE_MS end
@@ -308,6 +387,7 @@ function Releases:activate(ctx, release)
   local d, app = self.d, ctx.app
   d.drain:leave(release)
   if release.state == "live" then return self:handle(app, release) end
+  self:check_writers(app, json.decode(release.config), release)
   if release.state == "gone" then
     self:remove_by_key(app, release.key)
     d.store:commit { { "UPDATE release SET state = 'created' WHERE id = ?", release.id } }
@@ -369,22 +449,35 @@ function Releases:deactivate(app, release)
   self.d.drain:take(app, self:by_id(release.id))
 end
 
--- For `recreate`: nothing serves from here on until the switch.
+-- For `recreate`: from here on until the switch nothing serves. The release is still the app's live
+-- one, but kept, so that nobody starts it again.
 function Releases:stop_for_recreate(ctx, release, drain_ms)
   local d, app = self.d, ctx.app
-  d.network:switch(Apps.service(app), {})
-  d.guard:leave(app)
+  local live = self:live(app)
+  local was_live = live ~= nil and live.id == release.id
+  if was_live then
+    d.store:commit { { "UPDATE release SET state = 'kept', keep_until = NULL WHERE id = ?", release.id } }
+    d.guard:leave(app)
+    d.network:switch(Apps.service(app), {})
+  end
+  d.drain:leave(release)
   d.drain:wait_idle(release, clock.now() + drain_ms)
   self:set_restart(release, "no")
   self:stop_containers(release, self:grace(release))
-  return self:handle(app, release)
+  local handle = self:handle(app, self:by_id(release.id))
+  handle.was_live = was_live
+  return handle
 end
 
+-- Makes a release serve that did so before: it is started where it was stopped, and gets the traffic
+-- once it is healthy, or at the latest at its deadline, since nothing better is there.
 function Releases:resume(ctx, release)
   local app = ctx.app
+  self.d.drain:leave(release)
   self:wake(app, release)
-  local health = json.decode(release.config).health
-  pcall(self.d.health.wait, self.d.health, ctx, release, health, 0)
+  local quiet = { app = app, asked_at = clock.now(), progress = function() end }
+  local ok, e = pcall(self.d.health.wait, self.d.health, quiet, release, nil, 0)
+  if not ok and e.code == "cancelled" then error(e, 0) end
   self:switch(app, release)
 end
 

@@ -72,6 +72,7 @@ function Run.start_worker(d, row, files, mode)
   w:send {
     type = "start", run = row.id, files = d.recipes.to_send(files), entry = "recipe.lua",
     params = json.decode(row.params), seed = row.seed, mode = mode or "run",
+    state = row.begun_with and json.decode(row.begun_with) or nil,
   }
   local ok, message = pcall(w.recv, w, BURST_MS)
   if ok and message and message.type == "header" then return w, message.recipe end
@@ -125,8 +126,8 @@ function Run:receive()
   end
 end
 
--- Attends to one worker until it ends. Returns how: "done", value | "failed", error |
--- "died", error? | "asleep", wake time.
+-- Attends to one worker until it ends. Returns how: "done", value | "continue_as", state |
+-- "failed", error | "died", error? | "asleep", wake time.
 function Run:attend(w)
   self.worker, self.bursts, self.busy_since = w, 1, clock.monotonic()
   local _ <close> = setmetatable({}, { __close = function()
@@ -154,6 +155,8 @@ function Run:attend(w)
       if wake then return "asleep", wake end
     elseif message.type == "done" then
       return "done", message.value
+    elseif message.type == "continue_as" then
+      return "continue_as", message.state
     elseif message.type == "failed" then
       return "failed", message.error
     end
@@ -292,7 +295,7 @@ function Run:answer(e, ok, value)
   end
   if ok then
     e.result = value
-    e.undo = def.undo and def.undo(e.args, value) or nil
+    e.undo = def.undo and e.pivot == 0 and def.undo(e.args, value) or nil
   else
     e.error = err.from(value)
     if e.error.traceback then log.error(("run %s: %s: %s"):format(self.row.id, e.label, e.error.traceback)) end
@@ -342,11 +345,13 @@ end
 
 local function newest_first(a, b) return a.answered > b.answered end
 
--- Runs the undos that are still due (of these tasks, or all), the newest first.
+-- Runs the undos that are still due (of these tasks, or all), the newest first. What the pivot
+-- stands on stays, also where its branch has lost.
 function Run:undo(roots)
   local due = {}
+  local firm = self.row.pivot and self.effects[self.row.pivot].answered or 0
   for _, e in pairs(self.effects) do
-    if e.undo and e.undone == 0 and e.answered and (not roots or below(e.task, roots)) then
+    if e.undo and e.undone == 0 and (e.answered or 0) > firm and (not roots or below(e.task, roots)) then
       due[#due + 1] = e
     end
   end
@@ -419,7 +424,8 @@ function Run:roll_back(reason)
   self:interrupt()
   self:settle()
   self:undo()
-  self:finish(self.cancelled and "cancelled" or "failed", self.reason)
+  local by_person = self.cancelled or self.reason and self.reason.code == "cancelled"
+  self:finish(by_person and "cancelled" or "failed", self.reason)
 end
 
 -- Past the pivot there is only forward: the daemon retires what the recipe no longer can.
@@ -428,11 +434,12 @@ function Run:clean_up(reason)
     { "UPDATE run SET error = ? WHERE id = ?", json.encode(reason), self.row.id } })
   self:interrupt()
   self:settle()
-  self.d.releases:retire_leftovers(self.app)
+  self.d.releases:tidy(self.app)
   self:finish("done", reason)
 end
 
-function Run:finish(state, reason, result)
+-- `more`: statements of the same commit.
+function Run:finish(state, reason, result, more)
   if reason and self.undo_failed then
     reason.data = reason.data or {}
     reason.data.undo_failed = self.undo_failed.message
@@ -440,7 +447,7 @@ function Run:finish(state, reason, result)
   local now = clock.now()
   self.row.error, self.row.result = reason, result
   self.row.ended_at = now
-  self:set_state(state, {
+  local statements = {
     { "UPDATE run SET ended_at = ?, error = ?, result = ? WHERE id = ?", now,
       reason and json.encode(reason) or db.null, result ~= nil and json.encode(result) or db.null,
       self.row.id },
@@ -449,8 +456,16 @@ function Run:finish(state, reason, result)
       (SELECT 1 FROM release WHERE id = app.live AND run = ?)]], self.row.recipe, self.row.app, self.row.id },
     self:event("run.ended", { state = state, error = reason, recipe = self.row.recipe }),
     self.d.store:event("app.changed", self.row.app, nil, {}),
-  })
+  }
+  self:set_state(state, table.move(more or {}, 1, #(more or {}), #statements + 1, statements))
   self.ended:notify()
+end
+
+-- Ends the run and begins its successor, in one commit: no other run can come between.
+function Run:continue_as(state)
+  local successor, statements = self.d.runs:successor(self.row, state)
+  self:finish("done", nil, { continued_as = successor.id }, statements)
+  self.d.runs:begin(successor)
 end
 
 -- Drives the run to its end. `w`: a worker that has loaded the recipe already, or nil.
@@ -459,17 +474,27 @@ function Run:drive(w)
     return self:roll_back(self.row.reason and json.decode(self.row.reason))
   elseif self.row.state == "cleaning" then
     return self:clean_up(self.row.error and json.decode(self.row.error))
+  elseif self.row.state == "sleeping" then
+    self:sleep_until(self.row.wake_at)
   end
   while true do
     local how, value = self:once(w)
     w = nil
+    if how == "continue_as" and self.count == 0 then
+      how, value = "failed", err.new("recipe_failed", "the recipe calls continue_as without having done anything",
+        "its successors would do so for ever; let each ask for something, time.sleep for instance")
+    end
     if how == "done" then
       self:interrupt()
+      self.d.releases:tidy(self.app)
       return self:finish("done", nil, value)
+    elseif how == "continue_as" then
+      self:interrupt()
+      return self:continue_as(value)
     elseif how == "asleep" then
       self:sleep_until(value)
     elseif how == "failed" or self:died(value) then
-      local reason = err.from(value)
+      local reason = how == "failed" and err.from(value) or self:stuck(value)
       if reason.code == "internal" then reason.code = "recipe_failed" end
       if self.row.pivot then return self:clean_up(reason) end
       return self:roll_back(reason)
@@ -500,6 +525,11 @@ function Run:died(why)
   return self.row.deaths >= DEATHS
 end
 
+function Run:stuck(why)
+  return err.new("stuck", ("the recipe's worker died %d times after effect %d without getting any further; "
+    .. "the last time: %s"):format(DEATHS, self.count, why.message), "`ndctl runs show " .. self.row.id .. "`")
+end
+
 function Run:sleep_until(wake)
   self:set_state("sleeping", { { "UPDATE run SET wake_at = ? WHERE id = ?", wake, self.row.id } })
   self.resting = true
@@ -518,6 +548,7 @@ function Run:cancel(who)
     err.raise("past_pivot", ("the run %s is past its point of no return: traffic is on the new release")
       :format(self.row.id), ("let it finish, then `ndctl rollback %s`"):format(self.app.name))
   end
+  if self.cancelled or self.row.state == "rolling_back" then return end -- under way already
   self.cancelled = true
   self.reason = { code = "cancelled", message = "cancelled by " .. who }
   self.driver:cancel()

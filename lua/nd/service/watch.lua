@@ -52,10 +52,12 @@ end
 -- Docker restarts what crashed, but not what somebody else stopped or killed: that is for us.
 function Watch:revive_later(row)
   task.sleep(REVIVE_MS)
-  local now = self.d.store:get([[SELECT instance.*, release.app, app.live, app.stopped FROM instance
+  local now = self.d.store:get([[SELECT instance.*, release.app, release.state AS release_state, app.live,
+    app.stopped FROM instance
     JOIN release ON release.id = instance.release JOIN app ON app.id = release.app
     WHERE instance.id = ? AND gone_at IS NULL]], row.id)
-  if not now or now.live ~= now.release or now.stopped == 1 or now.state == "running" then return end
+  if not now or now.live ~= now.release or now.stopped == 1 or now.state == "running"
+    or now.release_state ~= "live" then return end -- `kept`: a run has stopped it
   local found = self.d.docker:inspect(now.container)
   if not found or not (found.State.Running or found.State.Restarting) then self:heal(now) end
 end
