@@ -1,5 +1,7 @@
 -- store_spec.lua - what was posted before a commit is durable after it.
 
+local db = require "db"
+local embed = require "embed"
 local fs = require "fs"
 local task = require "task"
 local Store = require "nd.store"
@@ -17,6 +19,20 @@ describe("the store", function()
   after_each(function()
     store:close()
     fs.remove(dir, { recursive = true })
+  end)
+
+  it("takes over the database of an older release, after a copy", function()
+    store:close()
+    fs.remove(dir, { recursive = true })
+    fs.mkdir(dir, 448)
+    local old = db.open(dir .. "/nextdeploy.db")
+    old:script(embed.read "lua/nd/migrations/001.sql" .. "\nPRAGMA user_version = 1;")
+    old:script "INSERT INTO app (project, environment, name, created_at, updated_at) VALUES ('p', 'e', 'shop', 1, 2)"
+    old:close()
+    store = Store.open(dir, "a machine")
+    assert.equal("shop", store:get("SELECT name FROM app").name)
+    assert.same({}, store:all("SELECT begun_with FROM run"))
+    assert.is_true(fs.exists(dir .. "/nextdeploy.db.before-002"))
   end)
 
   it("shows after an empty commit what was posted before it, at whatever moment it comes", function()

@@ -10,7 +10,7 @@ return {
     version = 1, class = "read", capability = "time", args = {},
     label = function() return "read the clock" end,
     act = function() return clock.now() end,
-    plan = function() return clock.now() end,
+    plan = function(ctx) return clock.now() + ctx.slept end,
   },
 
   ["uuid"] = {

@@ -2,11 +2,11 @@
 
 local clock = require "clock"
 local crypto = require "crypto"
+local db = require "db"
 local json = require "json"
 local log = require "log"
-local task = require "task"
-local effects = require "nd.effect"
 local err = require "nd.error"
+local Plan = require "nd.service.plan"
 local Run = require "nd.service.run"
 
 local Runs = {}
@@ -37,6 +37,17 @@ local function row_for(request, bundle)
   }
 end
 
+-- The statements that record a new run; `after`: its predecessor, where it has one.
+function Runs:record(row, after)
+  return {
+    { [[INSERT INTO run (id, app, recipe, bundle, params, spec, begun_with, seed, state, owner, started_at)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'running', ?, ?)]], row.id, row.app, row.recipe, row.bundle,
+      row.params, row.spec or db.null, row.begun_with or db.null, row.seed, row.owner, row.started_at },
+    self.d.store:event("run.started", row.app, row.id,
+      { recipe = row.recipe, owner = row.owner, after = after }),
+  }
+end
+
 function Runs:conflict(app)
   local other = self.d.store:get(
     "SELECT * FROM run WHERE app = ? AND state IN ('running', 'sleeping', 'rolling_back')", app.id)
@@ -58,22 +69,35 @@ function Runs:start(request)
   local w = Run.start_worker(d, row, bundle.files)
   local app = d.apps:ensure(request.app)
   row.app = app.id
-  local ok, e = pcall(d.store.try, d.store, {
-    d.recipes.keep(bundle),
-    { [[INSERT INTO run (id, app, recipe, bundle, params, spec, seed, state, owner, started_at)
-        VALUES (?, ?, ?, ?, ?, ?, ?, 'running', ?, ?)]], row.id, row.app, row.recipe, row.bundle,
-      row.params, row.spec or require("db").null, row.seed, row.owner, row.started_at },
-    d.store:event("run.started", row.app, row.id, { recipe = row.recipe, owner = row.owner }),
-  })
+  local statements = self:record(row)
+  table.insert(statements, 1, d.recipes.keep(bundle))
+  local ok, e = pcall(d.store.try, d.store, statements)
   if not ok then
     w:kill()
     if e.code == "constraint" then self:conflict(app) end
     error(e, 0)
   end
-  local run = Run.new(d, row)
+  return self:begin(row, w)
+end
+
+-- Drives a run that is recorded. `w`: a worker that has loaded its recipe already, or nil.
+function Runs:begin(row, w)
+  local run = Run.new(self.d, row)
   self.live[row.id] = run
   run:go(w)
   return run
+end
+
+-- The run that goes on where the run `row` ended: the same recipe, app and bundle, another state.
+-- Returns its row and the statements that record it.
+function Runs:successor(row, state)
+  local successor = {
+    id = new_id(), app = row.app, recipe = row.recipe, bundle = row.bundle, params = row.params,
+    spec = row.spec, seed = string.unpack("<I4", crypto.random(4)), state = "running",
+    owner = row.owner, started_at = clock.now(), deaths = 0,
+    begun_with = state ~= nil and state ~= json.null and json.encode(state) or nil,
+  }
+  return successor, self:record(successor, row.id)
 end
 
 -- At start: everything that was under way goes on.
@@ -182,50 +206,19 @@ function Runs:list(filter)
   return list
 end
 
--- ---- plan: the same recipe against answers that act on nothing ----
-
-local function plan_answer(ctx, asked, lines, undos)
-  local def = effects.find(asked.name)
-  local e = { n = asked.n, name = asked.name, args = asked.args or json.array {},
-    pivot = asked.pivot and 1 or 0, at = asked.at }
-  effects.check(def, e, ctx.run)
-  local value = def.plan(ctx, effects.unpack(e))
-  if value == json.null then value = nil end
-  if def.class ~= "read" or asked.name:match "^health%." or asked.name == "time.sleep" then
-    lines[#lines + 1] = effects.label(def, e) .. (e.pivot == 1 and "  (from here on only forward)" or "")
-  end
-  local undo = def.undo and value and def.undo(e.args, value)
-  if undo then table.insert(undos, 1, undo.label) end
-  return value
-end
-
-function Runs:plan(request)
-  local d = self.d
-  local bundle = d.recipes:bundle(request.recipe)
-  local row = row_for(request, bundle)
-  local ctx = { d = d, app = request.app, spec = request.spec, key = "plan", asked_at = clock.now(),
-    run = { app = request.app, row = row }, progress = function() end }
-  local lines, undos = json.array {}, json.array {}
-  local w = Run.start_worker(d, row, bundle.files)
-  local _ <close> = setmetatable({}, { __close = function() w:kill() end })
-  while true do
-    local message = w:recv(10000)
-    if not message then err.raise("worker_died", "the recipe's worker ended while planning") end
-    if message.type == "failed" then error(task.error(message.error), 0) end
-    if message.type ~= "parked" then break end
-    for _, asked in ipairs(message.effects) do
-      local ok, value = pcall(plan_answer, ctx, asked, lines, undos)
-      w:send { type = "answer", n = asked.n, ok = ok, value = ok and value or nil,
-        error = not ok and err.from(value) or nil }
-    end
-  end
-  return { recipe = bundle.name, app_name = request.app.name, lines = lines, undos = undos,
-    changes = self:changes(request) }
-end
+-- ---- plan ----
 
 local function add_change(list, field, from, to)
   local a, b = from ~= nil and json.encode(from) or nil, to ~= nil and json.encode(to) or nil
   if a ~= b then list[#list + 1] = { field = field, from = from, to = to } end
+end
+
+-- What a request would do, without doing it.
+function Runs:plan(request)
+  local bundle = self.d.recipes:bundle(request.recipe)
+  local lines, undos = Plan.make(self.d, request, row_for(request, bundle), bundle)
+  return { recipe = bundle.name, app_name = request.app.name, lines = lines, undos = undos,
+    changes = self:changes(request) }
 end
 
 -- What the new release would have that the live one has not.
