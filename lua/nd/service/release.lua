@@ -101,7 +101,7 @@ function Releases:check_writers(app, config, release)
   end
   for _, other in ipairs(self.d.store:all([[SELECT release.*, app.name AS app_name FROM release
     JOIN app ON app.id = release.app WHERE release.id <> ? AND EXISTS (SELECT 1 FROM instance
-    WHERE release = release.id AND gone_at IS NULL AND state IN ('starting', 'running'))]],
+    WHERE release = release.id AND gone_at IS NULL AND state IN ('starting', 'running', 'stopping'))]],
     release and release.id or 0)) do
     for _, volume in ipairs(json.decode(other.config).volumes or {}) do
       if names[volume.name] then
@@ -131,6 +131,15 @@ local function add_instances(self, app, release, config)
   self.d.store:commit(statements)
 end
 
+-- The name says whose it is: what has it already is a leftover of a crash.
+local function create(d, name, spec)
+  local ok, result = pcall(d.docker.create, d.docker, name, spec)
+  if ok then return result end
+  if result.code ~= "docker_conflict" then error(result, 0) end
+  d.docker:remove(name, { force = true })
+  return d.docker:create(name, spec)
+end
+
 -- Creates and starts the containers of a release's instance rows, side by side.
 local function start_instances(self, app, release, key)
   local d = self.d
@@ -144,8 +153,7 @@ local function start_instances(self, app, release, key)
   local net = d.network:ensure_bridge(Apps.net(app))
   tasks.each("start", self:instances(release), function(instance)
     container.put_secrets(d, instance.name)
-    local id = d.docker:create(instance.name,
-      container.spec(d, app, release, image, config, instance, net, key))
+    local id = create(d, instance.name, container.spec(d, app, release, image, config, instance, net, key))
     d.store:post { { "UPDATE instance SET container = ? WHERE id = ?", id, instance.id } }
     d.docker:start(id)
     d.store:post { {
@@ -386,6 +394,7 @@ end
 function Releases:activate(ctx, release)
   local d, app = self.d, ctx.app
   d.drain:leave(release)
+  release = self:by_id(release.id) -- its time may just have been up
   if release.state == "live" then return self:handle(app, release) end
   self:check_writers(app, json.decode(release.config), release)
   if release.state == "gone" then

@@ -422,6 +422,7 @@ function Run:roll_back(reason)
     })
   end
   self:interrupt()
+  if self.row.pivot then return self:clean_up(self.reason) end -- it happened before it could be interrupted
   self:settle()
   self:undo()
   local by_person = self.cancelled or self.reason and self.reason.code == "cancelled"
