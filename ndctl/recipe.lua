@@ -54,7 +54,7 @@ end
 
 local function check(ctx)
   local recipe = files.recipe(ctx.args.path)
-  local payload = ctx.client():call("POST", "/recipes/check", { body = { files = recipe.files } })
+  local payload = ctx.client():call("POST", "/recipes/check", { body = recipe })
   if ctx.options.json then return out.json(payload) end
   out.print(("%s: no mistakes found; %s"):format(ctx.args.path,
     text.clean(present(payload.summary) or "it has no summary")))

@@ -207,15 +207,9 @@ local function send_header(recipe)
   host.send(text)
 end
 
-local function describe(err)
-  err = errors.of(err)
-  err.traceback = err.traceback or host.traceback(tostring(err.message))
-  return err
-end
-
 -- Calls fn; reports its error as the end of the run.
 local function attempt(fn, ...)
-  local results = table.pack(xpcall(fn, describe, ...))
+  local results = table.pack(xpcall(fn, scheduler.describe_error, ...))
   if not results[1] then
     scheduler.check_memory(results[2])
     scheduler.fail(results[2])

@@ -246,10 +246,22 @@ end
 
 -- ---- tasks ----
 
-local function describe_error(err)
+-- Mistakes in the recipe itself: whoever reads the message wants the line.
+local mistakes = {}
+for code in ("bad_argument bad_json bad_recipe cant_wait too_early second_pivot pivot_twice not_here "
+  .. "after_continue_as capability unknown_effect"):gmatch("%S+") do
+  mistakes[code] = true
+end
+
+-- Any error as the object that is reported: what a handler of xpcall makes of it.
+function M.describe_error(err)
   M.check_memory(err)
   err = errors.of(err)
   if not err.traceback then
+    local where = mistakes[err.code] and host.where()
+    if where then
+      err.message = where .. ": " .. err.message
+    end
     err.traceback = host.traceback(tostring(err.message))
   end
   return err
@@ -259,7 +271,7 @@ local function new_task(parent, id, fn, at)
   local task = { id = id, parent = parent, at = at, spawned = 0, depth = 0, nested = {} }
   -- Inside a protected call, so that `<close>` clean-up can wait.
   task.co = rawcreate(function(...)
-    return rawxpcall(fn, describe_error, ...)
+    return rawxpcall(fn, M.describe_error, ...)
   end)
   M.task_coroutines[task.co] = true
   return task
