@@ -2,6 +2,7 @@
 #include "http_fixture.h"
 
 #include <netinet/in.h>
+#include <poll.h>
 
 #include "io/ws_client.h"
 
@@ -302,6 +303,15 @@ static int listen_by_hand(int *port)
     return fd;
 }
 
+/* Dialling takes several turns of the loop: accept blocks only once there is somebody. */
+static int accept_by_hand(struct fixture *f, int listener)
+{
+    struct pollfd ready = {.fd = listener, .events = POLLIN};
+
+    TURN_UNTIL(f, poll(&ready, 1, 0) > 0);
+    return accept(listener, NULL, NULL);
+}
+
 #define OK101 "HTTP/1.1 101 Switching Protocols\r\n"
 #define UPGRADE "Connection: Upgrade\r\nUpgrade: websocket\r\n"
 
@@ -333,8 +343,7 @@ static void bad_answers_are_errors_with_names(void **state)
 
         assert_int_equal(nd_loop_init(&f.loop, NULL), 0);
         dial(&f.loop, &call, "127.0.0.1", port, 3000);
-        fixture_turn(&f);
-        fd = accept(listener, NULL, NULL);
+        fd = accept_by_hand(&f, listener);
         (void)!write(fd, answers[i].answer, strlen(answers[i].answer));
         shutdown(fd, SHUT_WR);
         TURN_UNTIL(&f, call.failed);
@@ -362,8 +371,7 @@ static void a_head_without_end_is_given_up(void **state)
     memset(junk, 'x', sizeof junk);
     assert_int_equal(nd_loop_init(&f.loop, NULL), 0);
     dial(&f.loop, &call, "127.0.0.1", port, 3000);
-    fixture_turn(&f);
-    fd = accept(listener, NULL, NULL);
+    fd = accept_by_hand(&f, listener);
     (void)!write(fd, "HTTP/1.1 101 OK\r\nX: ", 20);
     fcntl(fd, F_SETFL, O_NONBLOCK);
     for (int64_t until = nd_clock_monotonic() + PATIENCE_MS;
