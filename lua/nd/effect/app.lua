@@ -52,7 +52,7 @@ M["app.release"] = read(
 M["app.release"].args = { app_arg, { "number", "number", "optional" } }
 
 M["app.start"] = {
-  version = 1, class = "act", capability = "app",
+  version = 1, class = "act", capability = "app", commits = true,
   args = { app_arg, { "image", "image" }, { "options", "table", "optional" } },
   label = function(app, image) return ("start %s from %s"):format(app, image.image or image.id) end,
   act = function(ctx, _, image, options) return releases(ctx):start(ctx, image, options or {}) end,
@@ -146,7 +146,7 @@ M["app.offline"] = {
 
 -- Records that a release is done with; the daemon drains, keeps and removes it later.
 M["app.retire"] = {
-  version = 1, class = "act", capability = "app",
+  version = 1, class = "act", capability = "app", commits = true,
   args = { { "release", "release", "optional" }, { "options", "table", "optional" } },
   label = function(release, options)
     if not release then return "retire nothing: there was no earlier release" end

@@ -2,11 +2,9 @@
 
 local json = require "json"
 
--- {image, id, digest?}: what a recipe pins and app.start takes. An image named by its id is shown
--- by its tag, where it has one.
+-- {image, id, digest?}: what a recipe pins and app.start takes.
 local function describe(name, found)
-  local digests, tags = found.RepoDigests, found.RepoTags
-  if name == found.Id and tags and tags[1] then name = tags[1] end
+  local digests = found.RepoDigests
   return { image = name, id = found.Id,
     digest = digests and digests[1] and digests[1]:match "@(.*)$" or nil }
 end
@@ -14,12 +12,13 @@ end
 return {
   -- Present locally: used as it is. Otherwise pulled, with the layers' progress as events.
   ["docker.pull"] = {
-    version = 1, class = "act", capability = "docker", args = { { "image", "text" } },
+    version = 1, class = "read", planned = true, capability = "docker", args = { { "image", "text" } },
     label = function(image) return "pull " .. image end,
     act = function(ctx, image)
       local docker = ctx.d.docker
       local found = docker:image(image)
       if not found then
+        ctx.intend()
         docker:pull(image, { auth = ctx.d:registry_auth(image), progress = function(p)
           ctx.progress(p.text, p.done, p.total)
         end })

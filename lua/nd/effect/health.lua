@@ -9,7 +9,7 @@ local function wait(ctx, handle, health, settle)
 end
 
 local row = {
-  version = 1, class = "read", capability = "app",
+  version = 1, class = "read", planned = true, capability = "app",
   args = { { "release", "release" }, { "health", "table", "optional" }, { "settle", "ms", "optional" } },
   label = function(release, health, settle)
     local text = ("wait until release %d is healthy"):format(release.release)

@@ -21,7 +21,7 @@ return {
   },
 
   ["time.sleep"] = {
-    version = 1, class = "read", capability = "time", args = { { "ms", "ms" } },
+    version = 1, class = "read", planned = true, capability = "time", args = { { "ms", "ms" } },
     label = function(ms) return "sleep " .. duration.text(ms) end,
     wake = function(_, ms) return ms end,
     act = function(ctx, ms) task.sleep(math.max(0, ctx.asked_at + ms - clock.now())) end,

@@ -214,16 +214,18 @@ end
 
 -- Makes the app's host names those of `routes`: rows first, then the proxy's files.
 function Apps:set_routes(app, routes)
-  local d, wanted = self.d, {}
+  local d, wanted, had = self.d, {}, {}
   local statements = {}
+  local old = d.store:all("SELECT * FROM route WHERE app = ?", app.id)
+  for _, r in ipairs(old) do had[r.domain] = r.tls .. r.proxy_type end
   for _, r in ipairs(routes) do
     wanted[r.domain] = r
-    statements[#statements + 1] = {
+    statements[#statements + 1] = had[r.domain] ~= r.tls .. r.proxy_type and {
       [[INSERT INTO route (domain, app, tls, proxy_type, created_at) VALUES (?, ?, ?, ?, ?)
         ON CONFLICT (domain) DO UPDATE SET tls = excluded.tls, proxy_type = excluded.proxy_type
         WHERE app = excluded.app]], r.domain, app.id, r.tls, r.proxy_type, clock.now(), expect = 1 }
+      or nil
   end
-  local old = d.store:all("SELECT * FROM route WHERE app = ?", app.id)
   for _, r in ipairs(old) do
     if not wanted[r.domain] then
       statements[#statements + 1] = { "DELETE FROM route WHERE domain = ? AND app = ?", r.domain, app.id }
@@ -237,7 +239,9 @@ function Apps:set_routes(app, routes)
     end
   end
   local at = #routes > 0 and d.network:service(Apps.service(app)).at
-  for _, r in ipairs(routes) do d.proxy:set(r.domain, at, r.tls) end
+  for _, r in ipairs(routes) do
+    if had[r.domain] ~= r.tls .. r.proxy_type then d.proxy:set(r.domain, at, r.tls) end
+  end
   for _, r in ipairs(old) do
     if not wanted[r.domain] then d.proxy:remove(r.domain) end
   end

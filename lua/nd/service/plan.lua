@@ -50,7 +50,7 @@ function Plan:drop_undos(gone)
 end
 
 function Plan:note(def, e, value)
-  if def.class ~= "read" or e.name:match "^health%." or e.name == "time.sleep" then
+  if def.class ~= "read" or def.planned then
     self.lines[#self.lines + 1] = effects.label(def, e)
       .. (e.pivot == 1 and "  (from here on only forward)" or "")
   end

@@ -20,7 +20,7 @@ local library_dir = "lua/nd/recipe/"
 local library = {} -- of this release of NextDeploy: path -> source
 for _, path in ipairs(embed.list(library_dir)) do library[path] = embed.read(path) end
 
-function Recipes.new(d) return setmetatable({ d = d }, Recipes) end
+function Recipes.new(d) return setmetatable({ d = d, shipped = {} }, Recipes) end
 
 -- The files to send a worker: without the library where the worker's own is the same.
 function Recipes.to_send(files)
@@ -95,17 +95,7 @@ function Recipes:names()
   return names
 end
 
--- A name or {name, files} -> bundle {name, hash, files}
-function Recipes:bundle(recipe)
-  local name, files
-  if type(recipe) == "table" then
-    name, files = recipe.name or "recipe", recipe.files
-    if type(files) ~= "table" or type(files["recipe.lua"]) ~= "string" then
-      err.raise("bad_recipe", "a recipe that is sent needs files with a recipe.lua")
-    end
-  else
-    name, files = recipe, self:files(recipe)
-  end
+local function make_bundle(name, files)
   local sources = {}
   for path, text in pairs(files) do
     if path:match "%.lua$" then sources[path] = text end
@@ -114,6 +104,21 @@ function Recipes:bundle(recipe)
   local text = json.encode(sources)
   if #text > MAX_BYTES then err.raise("too_large", "a recipe is at most 1 MiB with all its files") end
   return { name = name, files = sources, text = text, hash = crypto.sha256(text) }
+end
+
+-- A name or {name, files} -> bundle {name, files, text, hash}. A shipped recipe can't change while
+-- this process runs: its bundle is made once.
+function Recipes:bundle(recipe)
+  if type(recipe) == "table" then
+    if type(recipe.files) ~= "table" or type(recipe.files["recipe.lua"]) ~= "string" then
+      err.raise("bad_recipe", "a recipe that is sent needs files with a recipe.lua")
+    end
+    return make_bundle(recipe.name or "recipe", recipe.files)
+  end
+  local files, from = self:files(recipe)
+  if from ~= "shipped" then return make_bundle(recipe, files) end
+  self.shipped[recipe] = self.shipped[recipe] or make_bundle(recipe, files)
+  return self.shipped[recipe]
 end
 
 -- The statement that stores a bundle, for the commit that begins its run.

@@ -114,21 +114,52 @@ function Releases:check_writers(app, config, release)
   end
 end
 
-local function add_instances(self, app, release, config)
-  local used, statements = {}, {}
-  local key = Apps.net(app)
-  for _, row in ipairs(self.d.store:all([[SELECT address FROM instance JOIN release
-    ON release.id = instance.release WHERE release.app = ? AND gone_at IS NULL]], app.id)) do
-    used[#used + 1] = row.address
+local function image_of(d, app, release)
+  local image = d.docker:image(release.image_id)
+  if image then return image end
+  err.raise("image_not_found", ("the image %s of release %d is no longer on this host"):format(
+    release.image, release.number),
+    ("deploy it again: `ndctl deploy %s --app %s`"):format(release.image, app.name))
+end
+
+-- Side by side, since each asks somebody else: the image, the network, and an address for each
+-- instance to come. -> image, net, {{name, address, process, position}}
+local function prepare(self, app, release, config)
+  local d, key = self.d, Apps.net(app)
+  local image, net, list
+  tasks.all("prepare", {
+    function() image = image_of(d, app, release) end,
+    function() net = d.network:ensure_bridge(key) end,
+    function()
+      local used = {}
+      for _, row in ipairs(d.store:all([[SELECT address FROM instance JOIN release
+        ON release.id = instance.release WHERE release.app = ? AND gone_at IS NULL]], app.id)) do
+        used[#used + 1] = row.address
+      end
+      list = {}
+      for position = 1, config.replicas do
+        local address = d.network:container_address(key, used)
+        used[#used + 1] = address
+        list[position] = { name = container.name(d, app, release.number, "web", position),
+          address = address, process = "web", position = position }
+      end
+    end,
+  })
+  return image, net, list
+end
+
+-- Makes the instances durable together with `statements`, and their secrets' directories.
+local function record_instances(self, release, list, statements)
+  for _, i in ipairs(list) do
+    statements[#statements + 1] = {
+      [[INSERT INTO instance (release, process, position, name, address, state)
+        VALUES ((SELECT id FROM release WHERE key = ?), ?, ?, ?, ?, 'starting')]],
+      release.key, i.process, i.position, i.name, i.address }
   end
-  for position = 1, config.replicas do
-    local address = self.d.network:container_address(key, used)
-    used[#used + 1] = address
-    statements[position] = {
-      "INSERT INTO instance (release, process, position, name, address, state) VALUES (?, 'web', ?, ?, ?, 'starting')",
-      release.id, position, container.name(self.d, app, release.number, "web", position), address }
-  end
-  self.d.store:commit(statements)
+  tasks.all("record", {
+    function() self.d.store:commit(statements) end,
+    function() for _, i in ipairs(list) do container.put_secrets(self.d, i.name) end end,
+  })
 end
 
 -- The name says whose it is: what has it already is a leftover of a crash.
@@ -141,18 +172,10 @@ local function create(d, name, spec)
 end
 
 -- Creates and starts the containers of a release's instance rows, side by side.
-local function start_instances(self, app, release, key)
+local function start_instances(self, app, release, key, image, net)
   local d = self.d
   local config = json.decode(release.config)
-  local image = d.docker:image(release.image_id)
-  if not image then
-    err.raise("image_not_found", ("the image %s of release %d is no longer on this host"):format(
-      release.image, release.number), "deploy it again: `ndctl deploy " .. release.image .. " --app "
-      .. app.name .. "`")
-  end
-  local net = d.network:ensure_bridge(Apps.net(app))
   tasks.each("start", self:instances(release), function(instance)
-    container.put_secrets(d, instance.name)
     local id = create(d, instance.name, container.spec(d, app, release, image, config, instance, net, key))
     d.store:post { { "UPDATE instance SET container = ? WHERE id = ?", id, instance.id } }
     d.docker:start(id)
@@ -178,15 +201,18 @@ function Releases:start(ctx, image, options)
   for name, value in pairs(options.env or {}) do spec.env[name] = value end
   self:remove_by_key(app, ctx.key)
   self:check_writers(app, spec)
-  d.store:commit { {
+  local known = d.store:get("SELECT number FROM release WHERE key = ?", ctx.key)
+  local release = { key = ctx.key, number = known and known.number or self:next_number(app),
+    image = image.image or image.id, image_id = image.id, config = json.encode(spec),
+    run = ctx.run.row.id }
+  local found, net, list = prepare(self, app, release, spec)
+  record_instances(self, release, list, { {
     [[INSERT INTO release (app, number, state, image, image_id, config, run, key, created_at)
-      VALUES (?, (SELECT coalesce(max(number), 0) + 1 FROM release WHERE app = ?), 'created', ?, ?, ?, ?, ?, ?)
-      ON CONFLICT (key) DO UPDATE SET state = 'created']],
-    app.id, app.id, image.image or image.id, image.id, json.encode(spec), ctx.run.row.id, ctx.key,
-    clock.now() } }
-  local release = d.store:get("SELECT * FROM release WHERE key = ?", ctx.key)
-  add_instances(self, app, release, spec)
-  local ok, e = pcall(start_instances, self, app, release, ctx.key)
+      VALUES (?, ?, 'created', ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET state = 'created']],
+    app.id, release.number, release.image, release.image_id, release.config, release.run, ctx.key,
+    clock.now() } })
+  release = d.store:get("SELECT * FROM release WHERE key = ?", ctx.key)
+  local ok, e = pcall(start_instances, self, app, release, ctx.key, found, net)
   if not ok then error(explain_start(e, release), 0) end
   d.store:post { self:changed(app, release, "created") }
   return self:handle(app, release)
@@ -399,9 +425,10 @@ function Releases:activate(ctx, release)
   self:check_writers(app, json.decode(release.config), release)
   if release.state == "gone" then
     self:remove_by_key(app, release.key)
-    d.store:commit { { "UPDATE release SET state = 'created' WHERE id = ?", release.id } }
-    add_instances(self, app, release, json.decode(release.config))
-    start_instances(self, app, release, ctx.key)
+    local image, net, list = prepare(self, app, release, json.decode(release.config))
+    record_instances(self, release, list,
+      { { "UPDATE release SET state = 'created' WHERE id = ?", release.id } })
+    start_instances(self, app, release, ctx.key, image, net)
   else
     self:wake(app, release)
   end
@@ -436,11 +463,7 @@ end
 function Releases:recreate(app, release, row)
   local d = self.d
   pcall(d.docker.remove, d.docker, row.name, { force = true })
-  local image = d.docker:image(release.image_id)
-  if not image then
-    err.raise("image_not_found", ("the image %s of release %d is no longer on this host"):format(
-      release.image, release.number), "deploy it again")
-  end
+  local image = image_of(d, app, release)
   local net = d.network:ensure_bridge(Apps.net(app))
   container.put_secrets(d, row.name)
   local id = d.docker:create(row.name, container.spec(d, app, release, image,

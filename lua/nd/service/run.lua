@@ -237,6 +237,7 @@ function Run:context(e)
     d = self.d, run = self, app = self.app, n = e.n, key = self.row.id .. "/" .. e.n,
     task = e.task, asked_at = e.asked_at,
     spec = self.row.spec and json.decode(self.row.spec),
+    intend = function() self.d.store:commit {} end,
     progress = function(text, done, total)
       self.d.store:post { self:event("effect.progress",
         { n = e.n, text = text, done = done, total = total }) }
@@ -253,7 +254,7 @@ function Run:act(e, again)
   e.wake = def.wake and e.asked_at + def.wake(ctx, effects.unpack(e)) or nil
   self.acting[e.n] = task.spawn("effect " .. e.name, function()
     local ok, result = pcall(function()
-      if def.class ~= "read" then self.d.store:commit {} end
+      if def.class ~= "read" and not (def.commits and not again) then ctx.intend() end
       if fault.hit("effect." .. e.name .. ".asked") and self.worker then self.worker:kill() end
       if again and def.observe then
         local seen = def.observe(ctx, effects.unpack(e))
