@@ -2,7 +2,7 @@
  * deploy_pairs.c - nd-bench-deploy: our deploy and a bare loop on the Docker socket, turn by turn.
  *
  *   nd-bench-deploy --api SOCKET --docker SOCKET --front PORT --bare-front PORT --ours FILE
- *                   --bare FILE --rules FILE --addresses A,B --pairs N
+ *                   --bare FILE --rules FILE --addresses A,B --app NAME --name PREFIX --pairs N
  *
  * One of ours: POST the body of FILE to /deploy. One of the bare loop: create, start, ask the
  * container until it is ready (the daemon's pace: at once, then after 20 ms, 30 ms, ...), one
@@ -41,9 +41,10 @@ struct bench {
     const char *addresses[2];        /* the bare loop's containers, in turn */
     int front, bare_front;           /* ports on 127.0.0.1 */
     int pairs;
-    char app[128];  /* its name, of the body of `ours` */
-    int run;        /* makes versions unique */
-    char last[160]; /* the bare loop's live container, "" at first */
+    char app[128];    /* its name, of the body of `ours` */
+    const char *name; /* the bare loop's containers are NAME-1, NAME-2, ... */
+    int run;          /* makes versions unique */
+    char last[160];   /* the bare loop's live container, "" at first */
 };
 
 static void die(const char *format, ...)
@@ -326,7 +327,7 @@ static double deploy_bare(struct bench *b, int turn, char *in)
     int status;
 
     snprintf(version, sizeof version, "b%d.%d", b->run, turn);
-    snprintf(name, sizeof name, "nd-bare-%d-%d", b->run, turn);
+    snprintf(name, sizeof name, "%s-%d", b->name, turn);
     body = fill(b->bare, "VERSION", version, "ADDRESS", address, NULL);
     rules = fill(b->rules, "ADDRESS", address, NULL);
     watch_start(&watch, b->bare_front, version);
@@ -355,17 +356,11 @@ static double deploy_bare(struct bench *b, int turn, char *in)
 
 static void configure(struct bench *b, int argc, char **argv)
 {
-    static const struct option options[] = {{"api", 1, NULL, 'a'},
-                                            {"docker", 1, NULL, 'd'},
-                                            {"front", 1, NULL, 'f'},
-                                            {"ours", 1, NULL, 'o'},
-                                            {"bare", 1, NULL, 'b'},
-                                            {"bare-front", 1, NULL, 'g'},
-                                            {"rules", 1, NULL, 'r'},
-                                            {"pairs", 1, NULL, 'p'},
-                                            {"addresses", 1, NULL, 'i'},
-                                            {"app", 1, NULL, 'n'},
-                                            {0}};
+    static const struct option options[] = {
+        {"api", 1, NULL, 'a'},   {"docker", 1, NULL, 'd'}, {"front", 1, NULL, 'f'},
+        {"ours", 1, NULL, 'o'},  {"bare", 1, NULL, 'b'},   {"bare-front", 1, NULL, 'g'},
+        {"rules", 1, NULL, 'r'}, {"pairs", 1, NULL, 'p'},  {"addresses", 1, NULL, 'i'},
+        {"app", 1, NULL, 'n'},   {"name", 1, NULL, 'c'},   {0}};
     int option;
 
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -397,6 +392,9 @@ static void configure(struct bench *b, int argc, char **argv)
         case 'n':
             snprintf(b->app, sizeof b->app, "%s", optarg);
             break;
+        case 'c':
+            b->name = optarg;
+            break;
         case 'i':
             b->addresses[0] = strtok(optarg, ",");
             b->addresses[1] = strtok(NULL, ",");
@@ -406,7 +404,8 @@ static void configure(struct bench *b, int argc, char **argv)
         }
     }
     if (b->api == NULL || b->docker == NULL || b->ours == NULL || b->bare == NULL ||
-        b->rules == NULL || b->addresses[1] == NULL || b->pairs < 1 || b->app[0] == '\0')
+        b->rules == NULL || b->addresses[1] == NULL || b->pairs < 1 || b->name == NULL ||
+        b->app[0] == '\0')
         die("every option is needed; tests/bench/deploy gives them");
 }
 
