@@ -341,6 +341,7 @@ end
 function Releases:retire(app, release, options)
   local d = self.d
   if release.state == "gone" then return json.null end
+  d.store:commit {} -- what the switch posted decides who is live
   self:check_not_live(app, release)
   local drain, keep = options.drain or DRAIN_MS, options.keep or KEEP_MS
   d.store:commit {
