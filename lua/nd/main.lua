@@ -22,8 +22,7 @@ local M = {}
 local d -- the one daemon of this process; for `stop`
 
 -- Secrets live in memory only: a tmpfs of our own, whatever run_dir is on.
-local function prepare_dirs(o)
-  fs.mkdir(o.state_dir, 448) -- 0700
+local function prepare_run_dir(o)
   fs.mkdir(o.run_dir, 493)   -- 0755
   fs.mkdir(o.run_dir .. "/secrets", 493)
   if fs.stat(o.run_dir .. "/secrets").device == fs.stat(o.run_dir).device then
@@ -116,10 +115,11 @@ end
 local function serve(o, programs)
   d = { options = o, version = M.version, started = clock.monotonic(), stop_signal = task.signal(),
     registry_auth = M.registry_auth }
-  prepare_dirs(o)
+  fs.mkdir(o.state_dir, 448) -- 0700
   local lock <close> = fs.lock(o.state_dir .. "/lock") -- luacheck: ignore
   o.init_path = programs .. "/nd-init"
   d.store = Store.open(o.state_dir, fs.machine_id())
+  prepare_run_dir(o)
   build(o, programs)
   d.proxy:write_config()
   listen(o)

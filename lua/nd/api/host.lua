@@ -23,7 +23,10 @@ end
 local function doctor(c)
   local d = c.d
   local list = json.array {}
-  local ok, version = pcall(d.docker.version, d.docker)
+  local ok, version = pcall(function()
+    d.docker:ping() -- a version may be an old answer
+    return d.docker:version()
+  end)
   add(list, "docker", ok, ok and ("Docker %s, API %s"):format(version.server, version.api)
     or version.message, not ok and version.hint)
   for _, checks in ipairs { d.network:check(), d.proxy:check() } do

@@ -146,7 +146,7 @@ M["app.offline"] = {
 
 -- Records that a release is done with; the daemon drains, keeps and removes it later.
 M["app.retire"] = {
-  version = 1, class = "act", capability = "app", commits = true,
+  version = 1, class = "act", capability = "app",
   args = { { "release", "release", "optional" }, { "options", "table", "optional" } },
   label = function(release, options)
     if not release then return "retire nothing: there was no earlier release" end

@@ -260,6 +260,7 @@ function Releases:set_restart(release, policy)
   for _, row in ipairs(self:instances(release)) do
     local ok, e = pcall(self.d.docker.update, self.d.docker, row.container or row.name,
       { RestartPolicy = { Name = policy } })
+    if not ok and e.code == "cancelled" then error(e, 0) end
     if not ok and e.code ~= "docker_not_found" then
       log.warn(("can't set the restart policy of %s: %s"):format(row.name, tostring(e)))
     end
@@ -341,7 +342,6 @@ end
 function Releases:retire(app, release, options)
   local d = self.d
   if release.state == "gone" then return json.null end
-  d.store:commit {} -- what the switch posted decides who is live
   self:check_not_live(app, release)
   local drain, keep = options.drain or DRAIN_MS, options.keep or KEEP_MS
   d.store:commit {
@@ -356,6 +356,7 @@ end
 -- did not switch to.
 function Releases:tidy(app)
   local ok, e = pcall(function()
+    self.d.store:commit {} -- a switch may have been the last thing, and is posted
     for _, release in ipairs(self.d.store:all([[SELECT release.* FROM release JOIN app ON app.id = release.app
       WHERE app.id = ? AND release.id IS NOT app.live AND (release.state IN ('created', 'healthy')
       OR release.state = 'draining' AND drain_until IS NULL OR release.state = 'kept' AND keep_until IS NULL)]],
@@ -451,6 +452,7 @@ function Releases:wake(app, release)
       pcall(d.docker.stop, d.docker, found.Id, math.ceil(self:grace(release) / 1000))
     end
     if found then ok, e = pcall(d.docker.start, d.docker, found.Id) end
+    if not ok and e and e.code == "cancelled" then error(e, 0) end
     if not ok then
       if e then log.warn(("%s can't be started again, making it anew: %s"):format(row.name, tostring(e))) end
       self:recreate(app, release, row)

@@ -77,6 +77,7 @@ function Run.start_worker(d, row, files, mode)
   local ok, message = pcall(w.recv, w, BURST_MS)
   if ok and message and message.type == "header" then return w, message.recipe end
   w:kill()
+  if not ok and message.code == "cancelled" then error(message, 0) end
   local status = w:wait()
   if ok and message and message.type == "failed" then error(task.error(message.error), 0) end
   if not ok and message.code == "timeout" then

@@ -21,7 +21,7 @@ local Watch = {}
 Watch.__index = Watch
 
 function Watch.new(d)
-  return setmetatable({ d = d, unknown = json.array {}, connected = false }, Watch)
+  return setmetatable({ d = d, unknown = json.array {} }, Watch)
 end
 
 local function instance_of(self, id)
@@ -119,8 +119,10 @@ function Watch:start()
   self.follower = task.spawn("watch Docker", function()
     while not self.d.stopping do
       local ok, e = pcall(self.follow, self)
-      if self.connected then log.warn("Docker's events stopped" .. (ok and "" or ": " .. tostring(e))) end
       if not ok and e.code == "cancelled" then return end
+      if self.connected ~= false then
+        log.warn("Docker's events can't be followed, trying again" .. (ok and "" or ": " .. tostring(e)))
+      end
       self.connected = false
       task.sleep(RETRY_MS)
     end
