@@ -25,6 +25,10 @@ function M.raise(code, message, hint, data)
   error(M.new({ code = code, message = message, hint = hint, data = data }), 0)
 end
 
+-- A hint for what Lua itself said, or nil; main.lua knows better.
+function M.explain()
+end
+
 -- Any error value as an error object: what a task that died of it reports.
 function M.of(value)
   if M.is(value) then
@@ -33,7 +37,7 @@ function M.of(value)
   if type(value) ~= "table" then
     local text = type(value) == "string" and value
       or "the error value is " .. (value == nil and "nil" or "a " .. type(value))
-    return M.new({ code = "recipe_error", message = text })
+    return M.new({ code = "recipe_error", message = text, hint = M.explain(text) })
   end
   local text = rawget(value, "message")
   return M.new({

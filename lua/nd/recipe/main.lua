@@ -150,6 +150,8 @@ local function words(...)
   return list
 end
 
+local globals = {} -- their names, for hints
+
 local function open_globals()
   stubs.open(host.json, _G)
   for name, value in pairs({
@@ -207,6 +209,20 @@ local function send_header(recipe)
   host.send(text)
 end
 
+-- What Lua says about a thing that isn't there tells little to who took it for granted.
+function errors.explain(message)
+  local what, name = message:match("attempt to %a+ a nil value %((%a+) '([%w_]+)'%)")
+  if what == "field" or what == "method" then
+    local known = nearest.of(name, stubs.list())
+    return "no effect and no library of a recipe has this name"
+      .. (known and "; did you mean " .. known .. "?" or ": recipes/README.md lists them")
+  elseif what == "global" then
+    local known = nearest.of(name, globals)
+    return "a recipe has no files, sockets or programs, it asks the daemon for effects"
+      .. (known and "; did you mean " .. known .. "?" or ": recipes/README.md lists them")
+  end
+end
+
 -- Calls fn; reports its error as the end of the run.
 local function attempt(fn, ...)
   local results = table.pack(xpcall(fn, scheduler.describe_error, ...))
@@ -218,6 +234,9 @@ local function attempt(fn, ...)
 end
 
 open_globals()
+for name in pairs(_G) do
+  globals[#globals + 1] = name
+end
 
 local running = start.mode ~= "header"
 local params

@@ -117,6 +117,15 @@ function M.undo(label, effect, ...)
   return ask(rows["undo.set"], false, label, row[1], argument_list(row, ...))
 end
 
+-- The last parts of the names of all effects: start of app.start.
+function M.list()
+  local list = {}
+  for _, row in ipairs(effects) do
+    list[#list + 1] = row[1]:match("%w+$")
+  end
+  return list
+end
+
 -- Puts the stubs where their names say: into[app].start, into.uuid.
 function M.open(the_json, into)
   json = the_json
