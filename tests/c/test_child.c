@@ -157,9 +157,9 @@ static void test_a_child_inherits_no_descriptor(void **state)
     int leaky = open("/dev/null", O_RDONLY); /* on purpose without O_CLOEXEC */
 
     assert_true(leaky > 2);
-    run(f, "ls /proc/$$/fd | tr '\\n' ' '", (struct nd_child_options){0});
+    run(f, "ls /proc/$$/fd; :", (struct nd_child_options){0}); /* a pipe would be the shell's own */
     close(leaky);
-    assert_string_equal(text(&f->last.output), "0 1 2 ");
+    assert_string_equal(text(&f->last.output), "0\n1\n2\n");
 }
 
 static void test_a_time_out_ends_by_term(void **state)
