@@ -3,7 +3,6 @@
 --   store:get(sql, ...)      a row by key, at once
 --   store:all(sql, ...)      rows, on the reader thread (parks)
 --   store:commit{stmts}      parks until they are durable; raises if they can't be
---   store:try{stmts}         the same for what a constraint may refuse
 --   store:post{stmts}        queued: durable with, and in order before, the next commit
 --   store:event(kind, app, run, data)   a statement that records an event, for either
 --
@@ -48,7 +47,7 @@ function Store.open(state_dir, machine)
   machine = machine or "none" -- a minimal system without /etc/machine-id: its copies can't be told
   local path = state_dir .. "/nextdeploy.db"
   local self = setmetatable({
-    path = path, pending = {}, changed = task.signal(), writing = 0,
+    path = path, pending = {}, changed = task.signal(),
   }, Store)
   self.db = db.open(path)
   migrate(self.db, path)
@@ -75,36 +74,42 @@ function Store:get(sql, ...) return self.db:get(sql, ...) end
 
 function Store:all(sql, ...) return self.db:all(sql, ...) end
 
+-- What was posted is written first, also where somebody else has begun to write it; it isn't taken
+-- back when `statements` are refused. A commit of nothing returns when all that was begun before it
+-- is over. Each write is a task of its own, since it can't be taken back when the caller is cancelled.
 function Store:commit(statements)
-  local before = self.pending
-  self.pending = {}
-  local all = table.move(before, 1, #before, 1, {})
-  table.move(statements, 1, #statements, #all + 1, all)
-  if #all == 0 then
-    if self.writing == 0 then return {} end
-    all = { { "SELECT 1" } } -- waits behind what is being written: the writer takes turns
+  self:write_posted()
+  local posted, last = self.posted, self.last
+  if #statements > 0 then
+    last = task.spawn("store.write", self.db.write, self.db, statements)
+    self.last = last
   end
-  self.writing = self.writing + 1
-  local ok, results = pcall(self.db.write, self.db, all)
-  self.writing = self.writing - 1
-  if not ok then
-    if #before > 0 and results.code ~= "cancelled" then -- a write that was left still happens
-      self.pending = table.move(self.pending, 1, #self.pending, #before + 1, before)
-      self:flush_later()
-    end
-    error(results, 0)
+  if posted then posted:join() end
+  if #statements == 0 then
+    if last then last:wait() end
+    return {}
   end
-  self.changed:notify()
-  return table.move(results, #before + 1, #results, 1, {})
-end
-
--- A commit that may be refused (by a constraint or `expect`): alone, so that nothing posted is
--- taken back with it.
-function Store:try(statements)
-  self:commit {}
-  local results = self.db:write(statements)
+  local results = last:join()
   self.changed:notify()
   return results
+end
+
+function Store:write_posted()
+  if #self.pending == 0 then return end
+  local batch, write = self.pending, nil
+  self.pending = {}
+  write = task.spawn("store.write", function()
+    local ok, e = pcall(self.db.write, self.db, batch)
+    if self.posted == write then self.posted = nil end
+    if ok then
+      self.changed:notify()
+      return
+    end
+    self.pending = table.move(self.pending, 1, #self.pending, #batch + 1, batch)
+    self:flush_later()
+    error(e, 0)
+  end)
+  self.posted = write
 end
 
 function Store:post(statements)

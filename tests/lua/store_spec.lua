@@ -54,4 +54,46 @@ describe("the store", function()
     while store:meta("n") ~= "20" and clock.monotonic() - begun < 5000 do task.sleep(5) end
     assert.is_true(clock.monotonic() - begun < 900)
   end)
+
+  local function values()
+    local list = {}
+    for _, row in ipairs(store:all "SELECT value FROM meta WHERE key LIKE 'test%' ORDER BY value") do
+      list[#list + 1] = row.value
+    end
+    return table.concat(list, " ")
+  end
+
+  it("returns from an empty commit when the write of a cancelled caller is over", function()
+    local other = task.spawn("other", function() store:commit { store:set_meta("test", "late") } end)
+    task.yield()
+    other:cancel()
+    other:wait()
+    store:commit {}
+    assert.equal("late", store:meta "test")
+  end)
+
+  it("writes what was posted once, when the one who commits it is cancelled", function()
+    store:post { { "INSERT INTO meta (key, value) VALUES ('test', 'once')" } }
+    local other = task.spawn("other", function() store:commit {} end)
+    task.yield()
+    other:cancel()
+    other:wait()
+    store:commit { store:set_meta("test2", "twice") }
+    assert.equal("once twice", values())
+    assert.equal(0, #store.pending)
+  end)
+
+  it("writes what was posted, in order, when the commit that takes it along is refused", function()
+    store:commit { store:set_meta("test", "1") }
+    store:post { store:set_meta("test2", "2") }
+    local refused = task.spawn("refused", function()
+      store:commit { { "INSERT INTO meta (key, value) VALUES ('test', 'again')" } }
+    end)
+    task.yield()
+    store:commit { { "UPDATE meta SET value = '3' WHERE key = 'test2'", expect = 1 } }
+    assert.equal("1 3", values())
+    local ok, e = pcall(refused.join, refused)
+    assert.is_false(ok)
+    assert.equal("constraint", e.code)
+  end)
 end)

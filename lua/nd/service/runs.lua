@@ -71,7 +71,7 @@ function Runs:start(request)
   row.app = app.id
   local statements = self:record(row)
   table.insert(statements, 1, d.recipes.keep(bundle))
-  local ok, e = pcall(d.store.try, d.store, statements)
+  local ok, e = pcall(d.store.commit, d.store, statements)
   if not ok then
     w:kill()
     if e.code == "constraint" then self:conflict(app) end
