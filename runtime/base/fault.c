@@ -12,7 +12,7 @@ static struct {
     pthread_once_t once;
     char *name;       /* owned; NULL where no fault was asked for */
     atomic_long left; /* passes until it fires; points are passed on several threads */
-    bool kill;
+    int signal;       /* sent to the process; 0: the call fails */
 } fault = {.once = PTHREAD_ONCE_INIT};
 
 static void read_request(void)
@@ -24,7 +24,7 @@ static void read_request(void)
     if (!colon)
         return;
     atomic_store(&fault.left, strtol(colon + 1, &end, 10));
-    fault.kill = strcmp(end, ":kill") == 0;
+    fault.signal = strcmp(end, ":kill") == 0 ? SIGKILL : strcmp(end, ":stop") == 0 ? SIGSTOP : 0;
     fault.name = nd_strndup(text, (size_t)(colon - text));
 }
 
@@ -33,7 +33,7 @@ bool nd_fault(const char *name)
     pthread_once(&fault.once, read_request);
     if (!fault.name || strcmp(fault.name, name) != 0 || atomic_fetch_sub(&fault.left, 1) != 1)
         return false;
-    if (fault.kill)
-        raise(SIGKILL);
-    return true;
+    if (fault.signal)
+        raise(fault.signal);
+    return fault.signal == 0;
 }
