@@ -126,9 +126,11 @@ function Health:unhealthy(code, instance, release, why, probes, hint)
     { probes = probes, logs = self:last_lines(instance), instance = instance.name }), 0)
 end
 
--- Raises when the container has ended; says how.
+-- Raises when the container has ended; says how. While Docker is away nobody knows.
 function Health:check_alive(instance, release, probes)
-  local found = self.d.docker:inspect(instance.container or instance.name)
+  local ok, found = pcall(self.d.docker.inspect, self.d.docker, instance.container or instance.name)
+  if not ok and found.code == "docker_unreachable" then return end
+  if not ok then error(found, 0) end
   if found and found.State.Running then return end
   local why, hint = "is gone", nil
   if found and found.State.OOMKilled then
