@@ -93,10 +93,11 @@ end
 local fatal = { range_overlap = true, bad_cidr = true, netfilter_mixed = true }
 
 -- What serves is brought back first, then what was under way.
-local function recover()
+local function recover(interrupted)
   local ok, e = pcall(d.network.start, d.network)
   if not ok and fatal[e.code] then error(e, 0) end
   if not ok then log.error("the network is not set up: " .. tostring(e)) end
+  d.releases:retarget_all()
   local routes = {}
   for _, r in ipairs(d.store:all(
     "SELECT domain, tls, app.* FROM route JOIN app ON app.id = route.app")) do
@@ -107,7 +108,7 @@ local function recover()
   d.proxy:start()
   d.proxy:watch()
   d.watch:start()
-  d.runs:resume()
+  d.runs:resume(interrupted)
   d.drain:resume()
   d.guard:resume()
 end
@@ -122,9 +123,10 @@ local function serve(o, programs)
   prepare_run_dir(o)
   build(o, programs)
   d.proxy:write_config()
+  local interrupted = d.runs:interrupted()
   listen(o)
   log.info(("nextdeployd %s, instance %s, on %s and %s"):format(M.version, d.store.instance, o.socket, o.listen))
-  recover()
+  recover(interrupted)
   log.info(("ready after %d ms"):format(clock.monotonic() - d.started))
   if not d.stopping then d.stop_signal:wait() end
   for _, door in ipairs(d.doors) do door:close(GRACE_MS) end

@@ -3,6 +3,7 @@
 --   store:get(sql, ...)      a row by key, at once
 --   store:all(sql, ...)      rows, on the reader thread (parks)
 --   store:commit{stmts}      parks until they are durable; raises if they can't be
+--   store:try{stmts}         the same for what a constraint may refuse
 --   store:post{stmts}        queued: durable with, and in order before, the next commit
 --   store:event(kind, app, run, data)   a statement that records an event, for either
 --
@@ -74,42 +75,43 @@ function Store:get(sql, ...) return self.db:get(sql, ...) end
 
 function Store:all(sql, ...) return self.db:all(sql, ...) end
 
--- What was posted is written first, also where somebody else has begun to write it; it isn't taken
--- back when `statements` are refused. A commit of nothing returns when all that was begun before it
--- is over. Each write is a task of its own, since it can't be taken back when the caller is cancelled.
+-- Takes along what was posted. A commit of nothing returns when all that was begun before it is
+-- over. The write is a task of its own, since it can't be taken back when the caller is cancelled.
 function Store:commit(statements)
-  self:write_posted()
-  local posted, last = self.posted, self.last
-  if #statements > 0 then
-    last = task.spawn("store.write", self.db.write, self.db, statements)
-    self.last = last
+  local before = self.pending
+  local all = table.move(before, 1, #before, 1, {})
+  table.move(statements, 1, #statements, #all + 1, all)
+  if #all == 0 then
+    if self.last then self.last:wait() end
+    return #self.pending > 0 and self:commit {} or {}
   end
-  if posted then posted:join() end
-  if #statements == 0 then
-    if last then last:wait() end
-    return {}
-  end
-  local results = last:join()
-  self.changed:notify()
-  return results
+  self.pending = {}
+  local results = self:write(all, before)
+  return table.move(results, #before + 1, #results, 1, {})
 end
 
-function Store:write_posted()
-  if #self.pending == 0 then return end
-  local batch, write = self.pending, nil
-  self.pending = {}
-  write = task.spawn("store.write", function()
-    local ok, e = pcall(self.db.write, self.db, batch)
-    if self.posted == write then self.posted = nil end
+-- A commit that may be refused (by a constraint or `expect`): alone, so that nothing posted is
+-- taken back with it.
+function Store:try(statements)
+  self:commit {}
+  return self:write(statements, {})
+end
+
+-- `posted`: what goes back to wait for the next commit when this one fails.
+function Store:write(statements, posted)
+  self.last = task.spawn("store.write", function()
+    local ok, results = pcall(self.db.write, self.db, statements)
     if ok then
       self.changed:notify()
-      return
+      return results
     end
-    self.pending = table.move(self.pending, 1, #self.pending, #batch + 1, batch)
-    self:flush_later()
-    error(e, 0)
+    if #posted > 0 then
+      self.pending = table.move(self.pending, 1, #self.pending, #posted + 1, posted)
+      self:flush_later()
+    end
+    error(results, 0)
   end)
-  self.posted = write
+  return self.last:join()
 end
 
 function Store:post(statements)

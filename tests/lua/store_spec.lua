@@ -83,11 +83,11 @@ describe("the store", function()
     assert.equal(0, #store.pending)
   end)
 
-  it("writes what was posted, in order, when the commit that takes it along is refused", function()
+  it("writes what was posted, in order, when what comes after it is refused", function()
     store:commit { store:set_meta("test", "1") }
     store:post { store:set_meta("test2", "2") }
     local refused = task.spawn("refused", function()
-      store:commit { { "INSERT INTO meta (key, value) VALUES ('test', 'again')" } }
+      store:try { { "INSERT INTO meta (key, value) VALUES ('test', 'again')" } }
     end)
     task.yield()
     store:commit { { "UPDATE meta SET value = '3' WHERE key = 'test2'", expect = 1 } }

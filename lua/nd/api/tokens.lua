@@ -17,7 +17,7 @@ end
 local function create(c)
   local name = c.d.apps.check_name("a token", c.body.name)
   local token = "nd_" .. crypto.base64url(crypto.random(32))
-  local ok, e = pcall(c.d.store.commit, c.d.store, { {
+  local ok, e = pcall(c.d.store.try, c.d.store, { {
     "INSERT INTO token (name, hash, role, created_at) VALUES (?, ?, ?, ?)", name,
     crypto.sha256(token), c.body.role or "admin", clock.now() } })
   if not ok and e.code == "constraint" then

@@ -57,7 +57,10 @@ M["app.start"] = {
   label = function(app, image) return ("start %s from %s"):format(app, image.image or image.id) end,
   act = function(ctx, _, image, options) return releases(ctx):start(ctx, image, options or {}) end,
   observe = function(ctx) return releases(ctx):started(ctx) end,
-  clean = function(ctx) releases(ctx):remove_by_key(ctx.app, ctx.key) end,
+  clean = function(ctx)
+    ctx.intend() -- a cancelled start may still be recording its release
+    releases(ctx):remove_by_key(ctx.app, ctx.key)
+  end,
   undo = function(_, result)
     return { effect = "app.remove", args = { { release = result.release } },
       label = ("remove release %d"):format(result.release) }

@@ -232,7 +232,7 @@ function Apps:set_routes(app, routes)
     end
   end
   if #statements > 0 then
-    local ok, e = pcall(d.store.commit, d.store, statements)
+    local ok, e = pcall(d.store.try, d.store, statements)
     if not ok then
       if e.code == "stale" then self:check_routes(app, { routes = routes }) end
       error(e, 0)

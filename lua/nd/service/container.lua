@@ -69,6 +69,23 @@ local function mounts(d, name, config)
   return list
 end
 
+-- A dockerd that dies while it starts a container forgets the process it has begun, and no call to
+-- Docker ends it any more. Ends it, with its shim; only for a container that was removed.
+function M.end_strays(id)
+  local strays = {}
+  for _, pid in ipairs(fs.list "/proc") do
+    if pid:match "^%d+$" then
+      local there, cgroup = pcall(fs.read, "/proc/" .. pid .. "/cgroup")
+      local _, line = pcall(fs.read, "/proc/" .. pid .. "/cmdline")
+      if there and (cgroup:find(id, 1, true) or tostring(line):find("shim.*%-id%z" .. id)) then
+        strays[#strays + 1] = pid
+      end
+    end
+  end
+  if #strays > 0 then require "process".run { argv = { "kill", "-KILL", table.unpack(strays) } } end
+  return #strays
+end
+
 -- instance: {name, address, process, position}; net: of network:ensure_bridge
 function M.spec(d, app, release, image, config, instance, net, key)
   return {

@@ -6,6 +6,7 @@
 -- rows with times, so it goes on after a restart of the daemon.
 
 local clock = require "clock"
+local fault = require "fault"
 local json = require "json"
 local log = require "log"
 local task = require "task"
@@ -88,7 +89,9 @@ function Drain:drive(app, id)
   releases:set_restart(release, "no")
   if release.state == "draining" then
     local cut, peers = self:wait_idle(release, release.drain_until)
+    fault.hit "release.drained"
     releases:stop_containers(release, releases:grace(release))
+    fault.hit "release.stopped"
     if release.keep_ms == 0 then return releases:remove(app, release, 0) end
     self.d.store:commit {
       { "UPDATE release SET state = 'kept', keep_until = ?, drained = ? WHERE id = ?",
@@ -96,6 +99,7 @@ function Drain:drive(app, id)
       self.d.store:event("release.changed", app.id, nil,
         { number = release.number, state = "kept", cut = cut }),
     }
+    fault.hit "release.kept"
     release = releases:by_id(id)
   end
   if release.state == "kept" and release.keep_until then

@@ -7,8 +7,10 @@
 -- a crash: what exists is found by its key.
 
 local clock = require "clock"
+local fault = require "fault"
 local json = require "json"
 local log = require "log"
+local task = require "task"
 local container = require "nd.service.container"
 local err = require "nd.error"
 local tasks = require "nd.tasks"
@@ -21,7 +23,9 @@ local GRACE_MS = 10 * 1000
 local Releases = {}
 Releases.__index = Releases
 
-function Releases.new(d) return setmetatable({ d = d }, Releases) end
+function Releases.new(d)
+  return setmetatable({ d = d, deciding = {}, decided = task.signal() }, Releases)
+end
 
 -- ---- looking up ----
 
@@ -178,7 +182,9 @@ local function start_instances(self, app, release, key, image, net)
   tasks.each("start", self:instances(release), function(instance)
     local id = create(d, instance.name, container.spec(d, app, release, image, config, instance, net, key))
     d.store:post { { "UPDATE instance SET container = ? WHERE id = ?", id, instance.id } }
+    fault.hit "container.created"
     d.docker:start(id)
+    fault.hit "container.started"
     d.store:post { {
       "UPDATE instance SET state = 'running', started_at = ? WHERE id = ? AND state = 'starting'",
       clock.now(), instance.id } }
@@ -218,6 +224,13 @@ function Releases:start(ctx, image, options)
   return self:handle(app, release)
 end
 
+-- A container that has run was started, whatever became of it since; one that Docker began to start
+-- and didn't bring up was not.
+local function was_started(found)
+  local state = found and found.State
+  return state and (state.Running or state.StartedAt:sub(1, 4) ~= "0001" and state.Error == "")
+end
+
 -- After a crash: the handle, if every container of this effect was started; else nil.
 function Releases:started(ctx)
   local d = self.d
@@ -227,10 +240,10 @@ function Releases:started(ctx)
   if #rows == 0 then return nil end
   for _, row in ipairs(rows) do
     local found = d.docker:inspect(row.name)
-    if not found or not found.State.Running then return nil end
+    if not was_started(found) then return nil end
     d.store:post { {
-      "UPDATE instance SET container = ?, state = 'running', started_at = coalesce(started_at, ?) WHERE id = ?",
-      found.Id, clock.now(), row.id } }
+      "UPDATE instance SET container = ?, state = ?, started_at = coalesce(started_at, ?) WHERE id = ?",
+      found.Id, found.State.Running and "running" or "exited", clock.now(), row.id } }
   end
   return self:handle(ctx.app, release)
 end
@@ -267,7 +280,18 @@ function Releases:set_restart(release, policy)
   end
 end
 
-function Releases:switch(app, release)
+-- One at a time decides where an app's traffic goes, from reading what is live to recording it.
+local function deciding(self, app, fn, ...)
+  while self.deciding[app.id] do self.decided:wait() end
+  self.deciding[app.id] = true
+  local ok, result = pcall(fn, self, app, ...)
+  self.deciding[app.id] = nil
+  self.decided:notify()
+  if not ok then error(result, 0) end
+  return result
+end
+
+local function switch(self, app, release)
   local d = self.d
   local old = self:live(app)
   local config = json.decode(release.config)
@@ -298,14 +322,18 @@ function Releases:switch(app, release)
   return { release = release.number, before = old and old.number }
 end
 
--- After a switch that failed or was interrupted: traffic and host names are those of what is live.
-function Releases:put_traffic_back(app)
+function Releases:switch(app, release) return deciding(self, app, switch, release) end
+
+local function put_traffic_back(self, app)
   local live = self:live(app)
   self.d.apps:set_routes(app, live and json.decode(live.config).routes or {})
   local stopped = self.d.apps:by_id(app.id).stopped == 1
   self.d.network:switch(Apps.service(app),
     live and not stopped and targets_of(live, self:instances(live)) or {})
 end
+
+-- After a switch that failed or was interrupted: traffic and host names are those of what is live.
+function Releases:put_traffic_back(app) return deciding(self, app, put_traffic_back) end
 
 -- Nothing of the app is live any more; what was serves nobody.
 function Releases:offline(app)
@@ -321,12 +349,27 @@ function Releases:offline(app)
   }
 end
 
--- Sends the service's traffic to those instances of the live release that run.
-function Releases:retarget(app)
+local function retarget(self, app)
+  self.d.store:commit {} -- a switch may just have been recorded
   app = self.d.apps:by_id(app.id)
   local live = app and app.live and self:by_id(app.live)
   if not live or app.stopped == 1 then return end
   self.d.network:switch(Apps.service(app), targets_of(live, self:instances(live)))
+end
+
+-- Sends the service's traffic to those instances of the live release that run.
+function Releases:retarget(app) return deciding(self, app, retarget) end
+
+-- At start: the database says what is live; the rules may be one switch behind or ahead.
+function Releases:retarget_all()
+  for _, app in ipairs(self.d.store:all("SELECT * FROM app WHERE live IS NOT NULL AND stopped = 0")) do
+    local wanted = targets_of(self:live(app), self:instances(self:live(app)))
+    table.sort(wanted)
+    if table.concat(wanted, " ") ~= table.concat(self.d.network:targets(Apps.service(app)), " ") then
+      local ok, e = pcall(self.retarget, self, app)
+      if not ok then log.warn(("can't send the traffic of %s to its release: %s"):format(app.name, tostring(e))) end
+    end
+  end
 end
 
 -- ---- retiring ----
@@ -389,21 +432,31 @@ function Releases:stop_containers(release, grace_ms)
   end)
 end
 
+local function remove_container(d, row)
+  local found = row.state == "starting" and d.docker:inspect(row.name)
+  local ok, e = pcall(d.docker.remove, d.docker, row.container or row.name, { force = true, volumes = true })
+  if not ok and e.code ~= "docker_not_found" then error(e, 0) end
+  local id = found and found.Id or row.container
+  if row.state ~= "starting" or not id then return end
+  local strays = container.end_strays(id)
+  if strays > 0 then log.warn(("%s: ended %d processes that Docker had forgotten"):format(row.name, strays)) end
+end
+
 -- Removes a release's containers, with what belongs to them. The row stays, as history.
 function Releases:remove(app, release, grace_ms)
   local d = self.d
   d.drain:leave(release)
+  d.store:commit {}
   tasks.each("remove", self:instances(release), function(row)
-    local name = row.container or row.name
     if grace_ms > 0 and (row.state == "running" or row.state == "stopping") then
-      pcall(d.docker.stop, d.docker, name, math.ceil(grace_ms / 1000))
+      pcall(d.docker.stop, d.docker, row.container or row.name, math.ceil(grace_ms / 1000))
     end
-    local ok, e = pcall(d.docker.remove, d.docker, name, { force = true, volumes = true })
-    if not ok and e.code ~= "docker_not_found" then error(e, 0) end
+    remove_container(d, row)
     container.drop_secrets(d, row.name)
     pcall(d.network.container_gone, d.network, row.address)
     d.store:post { { "UPDATE instance SET state = 'gone', gone_at = ? WHERE id = ?", clock.now(), row.id } }
   end)
+  fault.hit "release.removed"
   d.store:post {
     { "UPDATE release SET state = 'gone', keep_until = NULL, drain_until = NULL WHERE id = ?", release.id },
     self:changed(app, release, "gone"),

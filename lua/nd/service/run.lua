@@ -25,7 +25,9 @@ local DEATHS = 3             -- of the worker without a new journal row: the run
 local EFFECTS = 10000        -- per run
 local ASLEEP_MS = 60000      -- a run that sleeps longer gives up its process
 local RESULT_BYTES = 64 * 1024
-local UNDO_TRIES = 5
+local AWAY_MS = 10 * 60 * 1000 -- how long cleaning up waits for a Docker that is away
+local FAILING_MS = 3000        -- ... and how long it tries what fails otherwise
+local away = { docker_unreachable = true, docker_timeout = true, docker_protocol = true, docker_error = true }
 
 local Run = {}
 Run.__index = Run
@@ -186,6 +188,15 @@ end
 
 -- ---- effects ----
 
+-- Where a test has the daemon die or stop, or (action "fail") its worker die. Points of an effect:
+-- before (its intent is journaled), asked (the intent is durable, or becomes so with its first
+-- step), acted, answered (not yet durable); undoing, undone (neither is that).
+function Run:fault(e, point)
+  if not fault.hit(("effect.%s.%s"):format(e.name, point)) or not self.worker then return end
+  log.warn "fault: the worker is killed"
+  self.worker:kill()
+end
+
 -- The worker asked for an effect: new, or known from the journal. Returns an error when the
 -- journal holds another one under this number.
 function Run:asked(asked)
@@ -212,6 +223,7 @@ function Run:journal(asked)
   e.label = def and effects.label(def, e) or e.name
   self.effects[e.n] = e
   self.count = math.max(self.count, e.n)
+  self:fault(e, "before")
   local ok, bad = pcall(effects.check, def, e, self)
   local statements = {
     { [[INSERT INTO effect (run, n, name, version, task, at, args, label, pivot, asked_at)
@@ -256,7 +268,7 @@ function Run:act(e, again)
   self.acting[e.n] = task.spawn("effect " .. e.name, function()
     local ok, result = pcall(function()
       if def.class ~= "read" and not (def.commits and not again) then ctx.intend() end
-      if fault.hit("effect." .. e.name .. ".asked") and self.worker then self.worker:kill() end
+      self:fault(e, "asked")
       if again and def.observe then
         local seen = def.observe(ctx, effects.unpack(e))
         if seen ~= nil then return seen end
@@ -269,19 +281,35 @@ function Run:act(e, again)
       return tasks.timeout(math.max(0, e.deadline - clock.now()), e.label .. " took too long",
         function() return def.act(ctx, effects.unpack(e)) end)
     end)
-    if fault.hit("effect." .. e.name .. ".acted") and self.worker then self.worker:kill() end
+    self:fault(e, "acted")
+    local put_aside = self.resting or self.d.stopping -- not answered
+    if not ok and def.clean and not put_aside then self:clean(def, ctx, e) end
     self.acting[e.n] = nil
-    if self.resting or self.d.stopping then return end -- put aside, not answered
-    if not ok and def.clean then self:clean(def, ctx, e) end
-    self:answer(e, ok, result)
+    if not put_aside then self:answer(e, ok, result) end
   end)
+end
+
+-- Cleaning up is not to be cancelled, and tried again while Docker is away. Returns the error of
+-- what could not be done all the same; the reconciler removes later what that left.
+function Run:insist(fn, ...)
+  local began, wait = clock.monotonic(), 50
+  while true do
+    local ok, why = pcall(fn, ...)
+    if ok then return nil end
+    if self.d.stopping then error(why, 0) end
+    local problem = err.from(why)
+    local limit = away[problem.code] and AWAY_MS or FAILING_MS
+    if problem.code ~= "cancelled" and clock.monotonic() - began > limit then return problem end
+    wait = math.min(wait * 2, 1000)
+    pcall(task.sleep, wait)
+  end
 end
 
 -- An effect that raises leaves nothing behind.
 function Run:clean(def, ctx, e)
-  local ok, why = pcall(def.clean, ctx, effects.unpack(e))
-  if not ok then
-    log.warn(("run %s: can't clean up after %s: %s"):format(self.row.id, e.label, tostring(why)))
+  local problem = self:insist(def.clean, ctx, effects.unpack(e))
+  if problem then
+    log.warn(("run %s: can't clean up after %s: %s"):format(self.row.id, e.label, problem.message))
   end
 end
 
@@ -318,7 +346,7 @@ function Run:answer(e, ok, value)
     statements[#statements + 1] = { "UPDATE run SET pivot = ? WHERE id = ?", e.n, self.row.id }
   end
   self.d.store:post(statements)
-  if fault.hit("effect." .. e.name .. ".answered") and self.worker then self.worker:kill() end
+  self:fault(e, "answered")
   self:send(answer_frame(e))
 end
 
@@ -364,16 +392,10 @@ end
 function Run:undo_one(e)
   local def = effects.find(e.undo.effect)
   local label = e.undo.label or ("undo " .. e.label)
-  local problem
-  for try = 1, UNDO_TRIES do
-    local ok, why = pcall(def.act, self:context(e), table.unpack(e.undo.args))
-    problem = not ok and err.from(why) or nil
-    if not problem or problem.code == "cancelled" then break end
-    task.sleep(200 * try)
-  end
-  if problem and problem.code == "cancelled" then error(task.error(problem), 0) end
+  self:fault(e, "undoing")
+  local problem = self:insist(def.act, self:context(e), table.unpack(e.undo.args))
   e.undone = 1
-  fault.hit("effect." .. e.name .. ".undone")
+  self:fault(e, "undone")
   self.d.store:commit {
     { "UPDATE effect SET undone = 1 WHERE run = ? AND n = ?", self.row.id, e.n },
     self:event("run.undo", { n = e.n, label = label, ok = not problem,
@@ -423,6 +445,7 @@ function Run:roll_back(reason)
       self:event("run.rolling_back", { error = self.reason }),
     })
   end
+  fault.hit "run.rolling_back"
   self:interrupt()
   if self.row.pivot then return self:clean_up(self.reason) end -- it happened before it could be interrupted
   self:settle()
@@ -461,6 +484,7 @@ function Run:finish(state, reason, result, more)
     self.d.store:event("app.changed", self.row.app, nil, {}),
   }
   self:set_state(state, table.move(more or {}, 1, #(more or {}), #statements + 1, statements))
+  fault.hit "run.ended"
   self.ended:notify()
 end
 
@@ -471,12 +495,21 @@ function Run:continue_as(state)
   self.d.runs:begin(successor)
 end
 
--- Drives the run to its end. `w`: a worker that has loaded the recipe already, or nil.
-function Run:drive(w)
+-- The recipe goes no further: back before the pivot, forward after it.
+function Run:give_up(reason)
+  if self.row.pivot then return self:clean_up(reason) end
+  return self:roll_back(reason)
+end
+
+-- Drives the run to its end. `w`: a worker that has loaded the recipe already, or nil. `stuck`:
+-- the error when it is not to be tried again.
+function Run:drive(w, stuck)
   if self.row.state == "rolling_back" then
     return self:roll_back(self.row.reason and json.decode(self.row.reason))
   elseif self.row.state == "cleaning" then
     return self:clean_up(self.row.error and json.decode(self.row.error))
+  elseif stuck then
+    return self:give_up(stuck)
   elseif self.row.state == "sleeping" then
     self:sleep_until(self.row.wake_at)
   end
@@ -499,8 +532,7 @@ function Run:drive(w)
     elseif how == "failed" or self:died(value) then
       local reason = how == "failed" and err.from(value) or self:stuck(value)
       if reason.code == "internal" then reason.code = "recipe_failed" end
-      if self.row.pivot then return self:clean_up(reason) end
-      return self:roll_back(reason)
+      return self:give_up(reason)
     end
   end
 end
@@ -558,9 +590,9 @@ function Run:cancel(who)
 end
 
 -- Starts the task that drives it.
-function Run:go(w)
+function Run:go(w, stuck)
   self.driver = task.spawn("run " .. self.row.id, function()
-    local ok, e = pcall(self.drive, self, w)
+    local ok, e = pcall(self.drive, self, w, stuck)
     if not ok and self.cancelled and e.code == "cancelled" then
       ok, e = pcall(self.roll_back, self, self.reason)
     end

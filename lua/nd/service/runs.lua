@@ -71,7 +71,7 @@ function Runs:start(request)
   row.app = app.id
   local statements = self:record(row)
   table.insert(statements, 1, d.recipes.keep(bundle))
-  local ok, e = pcall(d.store.commit, d.store, statements)
+  local ok, e = pcall(d.store.try, d.store, statements)
   if not ok then
     w:kill()
     if e.code == "constraint" then self:conflict(app) end
@@ -100,22 +100,22 @@ function Runs:successor(row, state)
   return successor, self:record(successor, row.id)
 end
 
--- At start: everything that was under way goes on.
-function Runs:resume()
-  for _, row in ipairs(self.d.store:all(
-    "SELECT * FROM run WHERE state IN ('running', 'sleeping', 'rolling_back', 'cleaning')")) do
+-- What was under way when the daemon ended. To be asked before anybody can start another run.
+function Runs:interrupted()
+  return self.d.store:all(
+    "SELECT * FROM run WHERE state IN ('running', 'sleeping', 'rolling_back', 'cleaning')")
+end
+
+-- At start: all that goes on.
+function Runs:resume(interrupted)
+  for _, row in ipairs(interrupted) do
     local run = Run.new(self.d, row)
     self.live[row.id] = run
     run:load()
     local stuck = row.state == "running" and run:died(("resumed after a restart of the daemon, at effect %d")
       :format(run.count))
-    if stuck then
-      row.state = row.pivot and "cleaning" or "rolling_back"
-      row.reason = json.encode(err.new("stuck", "the run made no progress over three restarts"))
-      row.error = row.reason
-    end
     log.info(("run %s of %s goes on"):format(row.id, run.app.name))
-    run:go()
+    run:go(nil, stuck and err.from(err.new("stuck", "the run made no progress over three restarts of the daemon")))
   end
 end
 

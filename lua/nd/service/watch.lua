@@ -21,12 +21,17 @@ local Watch = {}
 Watch.__index = Watch
 
 function Watch.new(d)
-  return setmetatable({ d = d, unknown = json.array {} }, Watch)
+  return setmetatable({ d = d, unknown = json.array {}, stranger = task.signal() }, Watch)
 end
 
 local function instance_of(self, id)
   return self.d.store:get([[SELECT instance.*, release.app, release.state AS release_state
     FROM instance JOIN release ON release.id = instance.release WHERE container = ? AND gone_at IS NULL]], id)
+end
+
+local function has_row(self, id, name)
+  return self.d.store:get(
+    "SELECT 1 AS one FROM instance WHERE gone_at IS NULL AND (container = ? OR name = ?)", id, name)
 end
 
 -- ---- events ----
@@ -86,16 +91,22 @@ function handlers.start(self, row)
   if app.live == row.release then d.releases:retarget(app) end
 end
 
-function Watch:on_event(event)
-  local handler = event.Type == "container" and handlers[event.Action]
-  if not handler then return end
-  local row = instance_of(self, event.Actor.ID)
-  if not row then return end
-  task.spawn("event " .. event.Action, function()
-    local ok, e = pcall(handler, self, row, event)
+function Watch:handle(action, row, event)
+  task.spawn("event " .. action, function()
+    local ok, e = pcall(handlers[action], self, row, event)
     if ok or e.code == "cancelled" then return end
-    log.warn(("Docker's event %s of %s: %s"):format(event.Action, row.name, tostring(e)))
+    log.warn(("Docker's event %s of %s: %s"):format(action, row.name, tostring(e)))
   end)
+end
+
+function Watch:on_event(event)
+  if event.Type ~= "container" then return end
+  local row = instance_of(self, event.Actor.ID)
+  if row and handlers[event.Action] then
+    self:handle(event.Action, row, event)
+  elseif event.Action == "create" and not has_row(self, event.Actor.ID, event.Actor.Attributes.name) then
+    self.stranger:notify() -- asked of Docker by somebody who has given up since
+  end
 end
 
 -- Subscribes first, then looks at everything, so that nothing falls between. (Docker answers
@@ -106,7 +117,10 @@ function Watch:follow()
     label = json.array { "nextdeploy.instance=" .. self.d.store.instance },
   } }
   self.connected = true
-  local again = task.spawn("reconcile", function() self:reconcile() end)
+  local again = task.spawn("reconcile", function()
+    self:reconcile()
+    self:set_policies()
+  end)
   while true do
     local event = stream:recv()
     if not event then break end
@@ -129,7 +143,7 @@ function Watch:start()
   end)
   self.ticker = task.spawn("reconcile", function()
     while true do
-      task.sleep(EVERY_MS)
+      if self.stranger:wait(EVERY_MS) then task.sleep(RETRY_MS) end -- its run may be about to end
       if self.connected then pcall(self.reconcile, self) end
       self.d.store:trim_events()
     end
@@ -148,6 +162,7 @@ function Watch:reconcile()
     end
     self:match_rows(found)
     self:judge_strangers(found)
+    self:tidy_apps()
     self:sweep_secrets()
   end)
   if not ok and e.code ~= "cancelled" then log.warn("reconciling: " .. tostring(e)) end
@@ -171,8 +186,12 @@ function Watch:match_rows(found)
       d.releases:stop_containers(d.releases:by_id(row.release), 0) -- a stop that a crash cut short
     elseif (row.state == "running") ~= (running or false) and not row.run_state
       and not (running and row.state == "stopping") then
-      d.store:post {
-        { "UPDATE instance SET state = ? WHERE id = ?", running and "running" or "exited", row.id } }
+      if running and row.state == "exited" then
+        self:handle("start", row)
+      else
+        d.store:post {
+          { "UPDATE instance SET state = ? WHERE id = ?", running and "running" or "exited", row.id } }
+      end
     end
   end
 end
@@ -196,10 +215,7 @@ function Watch:judge_strangers(found)
   for id, c in pairs(found) do
     local run = c.Labels["nextdeploy.run"]
     local row = not c.known and d.store:get("SELECT ended_at FROM run WHERE id = ?", run or "")
-    local instance = not c.known and d.store:get(
-      "SELECT 1 AS one FROM instance WHERE gone_at IS NULL AND (container = ? OR name = ?)", id,
-      c.Names[1]:gsub("^/", ""))
-    local stranger = not c.known and not instance
+    local stranger = not c.known and not has_row(self, id, c.Names[1]:sub(2))
     if stranger and not row then
       unknown[#unknown + 1] = { id = id, name = c.Names[1], run = run }
     elseif stranger and row.ended_at and not d.store.cloned then
@@ -208,6 +224,23 @@ function Watch:judge_strangers(found)
     end
   end
   self.unknown = unknown
+end
+
+-- What a run left behind because Docker was away when it ended.
+function Watch:tidy_apps()
+  for _, app in ipairs(self.d.store:all "SELECT * FROM app") do
+    if not self.d.store:get("SELECT 1 AS one FROM run WHERE app = ? AND ended_at IS NULL", app.id) then
+      self.d.releases:tidy(app)
+    end
+  end
+end
+
+-- What a crash may have kept from being told to Docker: to restart what is live.
+function Watch:set_policies()
+  for _, app in ipairs(self.d.store:all("SELECT * FROM app WHERE live IS NOT NULL AND stopped = 0")) do
+    local live = self.d.releases:live(app)
+    if live.state == "live" then self.d.releases:set_restart(live, "unless-stopped") end
+  end
 end
 
 -- Directories of secrets that belong to no instance.
