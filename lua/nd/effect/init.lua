@@ -10,8 +10,9 @@
 --   args        {{name, type[, "optional"]}, ...}; types as in `types` below
 --   label(...)  what a person reads in the plan and in `runs show`
 --   act(ctx, ...)      does it; returns a JSON value or raises
---   commits            its first step is a commit, which takes the intent along; a read that may
---                      have to act calls ctx.intend() before it does
+--   commits            its first step is a commit, which takes the intent along, and nothing before
+--                      reads what an earlier effect wrote; a read that may have to act calls
+--                      ctx.intend() before it does
 --   observe(ctx, ...)  after a crash: the result if it happened, nil if not
 --   clean(ctx, ...)    after a failure or cancellation: leaves nothing behind; idempotent
 --   undo(args, result) -> {effect=, args=, label=}   data, journaled with the answer

@@ -103,6 +103,7 @@ function Releases:check_writers(app, config, release)
     err.raise("volume_in_use", ("%d replicas would write the volume '%s', which has one writer"):format(
       config.replicas, next(names)), "set replicas = 1, or mark the volume `shared = true` if the app can share it")
   end
+  self.d.store:commit {} -- another may just have been stopped
   for _, other in ipairs(self.d.store:all([[SELECT release.*, app.name AS app_name FROM release
     JOIN app ON app.id = release.app WHERE release.id <> ? AND EXISTS (SELECT 1 FROM instance
     WHERE release = release.id AND gone_at IS NULL AND state IN ('starting', 'running', 'stopping'))]],
