@@ -59,7 +59,7 @@ local function begun(c, run, message)
   if c.query.wait then return wait_for(c, run, message) end
   local status = c.d.apps:status(run.app)
   status.run_id = run.row.id
-  return status, message, 202
+  return status, message
 end
 
 local wait_query = { wait = s.doc(s.boolean, "Answer when the run has ended."),
@@ -133,7 +133,7 @@ return {
       .. "`env` aside, which is replaced as a whole. The answer comes at once with status `updating` and "
       .. "the run's id; with wait=true when the run has ended, and is an error if it failed: the payload is "
       .. "then the app's status with the run's `error`. Until the switch the version before serves.",
-    body = s.ref "DeployRequest", payload = app_or_plan, status = { 200, 202 }, fails = starts,
+    body = s.ref "DeployRequest", payload = app_or_plan, fails = starts,
     handler = deploy },
   { method = "GET", path = "/status", id = "status", permission = "read",
     query = { app = s.doc(s.text, "The app's name."), project = shapes.key.project,
@@ -153,11 +153,11 @@ return {
   { method = "POST", path = "/swap", id = "swap", permission = "deploy", query = wait_query,
     summary = "Blue-green to an image; without one, back to the kept release.",
     doc = "Swapping twice without an image ends where it began.",
-    body = s.ref "SwapRequest", payload = app_or_plan, status = { 200, 202 }, fails = starts,
+    body = s.ref "SwapRequest", payload = app_or_plan, fails = starts,
     handler = swap },
   { method = "POST", path = "/rollback", id = "rollback", permission = "deploy", query = wait_query,
     summary = "Back to the last good release, or to release `to`.",
     doc = "The release comes back as it was: its kept containers, else new ones from its image.",
-    body = s.ref "RollbackRequest", payload = app_or_plan, status = { 200, 202 }, fails = starts,
+    body = s.ref "RollbackRequest", payload = app_or_plan, fails = starts,
     handler = rollback },
 }
