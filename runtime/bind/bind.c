@@ -9,10 +9,8 @@ void nd_bind_open(struct nd_host *host)
     luaL_requiref(L, "json", nd_open_json, 0);
     lua_pop(L, 1);
 #define OPEN(module)                                                                               \
-    if (nd_open_##module) {                                                                        \
-        luaL_requiref(L, #module, nd_open_##module, 0);                                            \
-        lua_pop(L, 1);                                                                             \
-    }
+    luaL_requiref(L, #module, nd_open_##module, 0);                                                \
+    lua_pop(L, 1);
     ND_BIND_MODULES(OPEN)
 #undef OPEN
 }

@@ -26,7 +26,7 @@
     X(worker)    /* nd-worker processes */                                                         \
     X(ws)        /* WebSocket client */
 
-#define ND_BIND_DECLARE(module) __attribute__((weak)) int nd_open_##module(lua_State *L);
+#define ND_BIND_DECLARE(module) int nd_open_##module(lua_State *L);
 ND_BIND_MODULES(ND_BIND_DECLARE)
 #undef ND_BIND_DECLARE
 
