@@ -93,7 +93,7 @@ now_ms() {
 }
 
 nap() {
-  read -rt "${1:-0.02}" <> <(:) || :
+  sleep "${1:-0.02}"
 }
 
 until_true() {

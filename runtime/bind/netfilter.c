@@ -6,7 +6,8 @@
  *        containers on bridges with that prefix can reach themselves (engine/hairpin.h)
  *   flows{within="10.1.0.0/24", proto=, open=} -> {["10.1.0.7"]=3, ...}   parks; connections to (or
  *        translated to) these addresses, counted; proto "tcp" | "udp"; open: not those ending
- *   forget{within=, proto=} -> number      parks; removed from conntrack
+ *   forget{within=, proto=, ended=} -> number   parks; removed from conntrack; ended: only TCP ones
+ *        that have ended already
  *   idle(pid, port[, ms=1000]) -> number   parks; established connections of a container's port on
  *        which nothing moved for so long after an answer (engine/sockdiag.h)
  *
@@ -166,7 +167,9 @@ static void check_filter(lua_State *L, struct nd_flow_filter *filter)
     filter->proto = numbers[luaL_checkoption(L, -1, "any", protos)];
     lua_getfield(L, 1, "open");
     filter->open = lua_toboolean(L, -1);
-    lua_pop(L, 2);
+    lua_getfield(L, 1, "ended");
+    filter->ended = lua_toboolean(L, -1);
+    lua_pop(L, 3);
 }
 
 static int start(lua_State *L, bool forget)

@@ -38,6 +38,7 @@ struct nd_flow_filter {
     uint32_t first, last;
     uint8_t proto; /* IPPROTO_TCP, IPPROTO_UDP; 0: any */
     bool open;     /* TCP: only established ones and those about to be */
+    bool ended;    /* only TCP ones that have ended, and are remembered for a while */
 };
 
 struct nd_flow_count {

@@ -2,8 +2,10 @@
  * netfilter_flow.c - the conntrack table over netlink: counting flows and forgetting them.
  *
  * One dump lists the whole table; what isn't asked for is dropped here, since only kernels from
- * 5.8 on filter, and only by exact address. Deleting goes by the entry's tuple and id, so that an
- * entry that took its place in between stays.
+ * 5.8 on filter, and only by exact address. Deleting goes by the tuple of the *answers* and the id:
+ * a caller who comes back from the same port while we delete gets an entry with the same first
+ * tuple, often even at the same place in memory, but translated to another instance. That one
+ * stays.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -30,10 +32,10 @@ struct request {
 };
 
 struct flow {
-    uint32_t to;                /* host order: where it was sent */
-    uint32_t at;                /* host order: where it was translated to */
-    const struct nlattr *tuple; /* borrowed from the message */
-    const struct nlattr *id;    /* borrowed; may be NULL */
+    uint32_t to;                  /* host order: where it was sent */
+    uint32_t at;                  /* host order: where it was translated to */
+    const struct nlattr *answers; /* borrowed from the message: the tuple of the way back */
+    const struct nlattr *id;      /* borrowed; may be NULL */
     uint8_t proto;
     uint8_t tcp_state;
 };
@@ -61,14 +63,14 @@ static void read_flow(const struct nlmsghdr *h, struct flow *f)
     size_t head = NLMSG_SPACE(sizeof(struct nfgenmsg));
     const char *data = (const char *)h + head;
     size_t length = h->nlmsg_len - head;
-    const struct nlattr *reply = nd_netlink_attribute(data, length, CTA_TUPLE_REPLY);
+    const struct nlattr *first = nd_netlink_attribute(data, length, CTA_TUPLE_ORIG);
     const struct nlattr *info = nd_netlink_attribute(data, length, CTA_PROTOINFO);
 
-    f->tuple = nd_netlink_attribute(data, length, CTA_TUPLE_ORIG);
+    f->answers = nd_netlink_attribute(data, length, CTA_TUPLE_REPLY);
     f->id = nd_netlink_attribute(data, length, CTA_ID);
-    f->to = ntohl(number(nested(nested(f->tuple, CTA_TUPLE_IP), CTA_IP_V4_DST), 4));
-    f->at = ntohl(number(nested(nested(reply, CTA_TUPLE_IP), CTA_IP_V4_SRC), 4));
-    f->proto = (uint8_t)number(nested(nested(f->tuple, CTA_TUPLE_PROTO), CTA_PROTO_NUM), 1);
+    f->to = ntohl(number(nested(nested(first, CTA_TUPLE_IP), CTA_IP_V4_DST), 4));
+    f->at = ntohl(number(nested(nested(f->answers, CTA_TUPLE_IP), CTA_IP_V4_SRC), 4));
+    f->proto = (uint8_t)number(nested(nested(first, CTA_TUPLE_PROTO), CTA_PROTO_NUM), 1);
     info = nested(nested(info, CTA_PROTOINFO_TCP), CTA_PROTOINFO_TCP_STATE);
     f->tcp_state = (uint8_t)number(info, 1);
 }
@@ -84,6 +86,9 @@ static bool chosen(const struct nd_flow_filter *filter, const struct flow *f)
         return false;
     if (filter->proto && f->proto != filter->proto)
         return false;
+    if (filter->ended)
+        return f->proto == IPPROTO_TCP &&
+               (f->tcp_state == TCP_CONNTRACK_TIME_WAIT || f->tcp_state == TCP_CONNTRACK_CLOSE);
     return !filter->open || f->proto != IPPROTO_TCP || f->tcp_state == TCP_CONNTRACK_SYN_RECV ||
            f->tcp_state == TCP_CONNTRACK_ESTABLISHED;
 }
@@ -226,12 +231,12 @@ out:
 static void remember(void *arg, const struct flow *f)
 {
     struct request r;
-    size_t tuple = f->tuple->nla_len, id = f->id ? f->id->nla_len : 0;
+    size_t tuple = f->answers ? f->answers->nla_len : 0, id = f->id ? f->id->nla_len : 0;
 
-    if (NLA_ALIGN(tuple) + NLA_ALIGN(id) > sizeof r.attributes)
+    if (tuple == 0 || NLA_ALIGN(tuple) + NLA_ALIGN(id) > sizeof r.attributes)
         return;
     request_init(&r, IPCTNL_MSG_CT_DELETE, NLM_F_ACK);
-    memcpy(r.attributes, f->tuple, tuple);
+    memcpy(r.attributes, f->answers, tuple);
     if (f->id)
         memcpy(r.attributes + NLA_ALIGN(tuple), f->id, id);
     r.head.nlmsg_len += (uint32_t)(NLA_ALIGN(tuple) + NLA_ALIGN(id));

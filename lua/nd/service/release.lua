@@ -426,6 +426,7 @@ function Releases:stop_containers(release, grace_ms)
   self.d.store:commit { {
     "UPDATE instance SET state = 'stopping' WHERE release = ? AND state = 'running'", release.id } }
   tasks.each("stop", self:instances(release), function(row)
+    self.d.network:container_stops(row.address)
     local ok, e = pcall(self.d.docker.stop, self.d.docker, row.container or row.name,
       math.ceil(grace_ms / 1000))
     if not ok and e.code ~= "docker_not_found" then error(e, 0) end
