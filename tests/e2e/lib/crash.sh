@@ -71,7 +71,7 @@ crash_watch_docker() {
     curl -sN --unix-socket "$docker_socket" \
       'http://docker/events?filters=%7B%22type%22%3A%5B%22container%22%5D%2C%22event%22%3A%5B%22start%22%5D%7D' |
       jq --unbuffered -r '.Actor | "\(.Attributes["nextdeploy.key"]) \(.ID)"' >>"$DAEMON_DIR/starts" 2>/dev/null
-    read -rt 0.02 <> <(:) || :
+    nap
   done
 }
 
@@ -143,10 +143,6 @@ crash_continue() {
   kill -CONT "$DAEMON_PID"
 }
 
-crash_moment() {
-  read -rt "$1" <> <(:) || :
-}
-
 # Starts the daemon, which goes on with the run and dies at the same point.
 crash_die_again() {
   local options
@@ -160,7 +156,7 @@ crash_die_again() {
 # Waits for the point, kills, starts again what was killed. 1 when the point wasn't hit.
 crash_strike() {
   case $1 in
-    random*) crash_moment "$(printf '%d.%03d' $((crash_point / 1000)) $((crash_point % 1000)))" ;;
+    random*) nap "$(printf '%d.%03d' $((crash_point / 1000)) $((crash_point % 1000)))" ;;
     daemon | thrice)
       until_true 30 process_ended "$DAEMON_PID" || return 1
       wait "$DAEMON_PID" 2>/dev/null
@@ -183,7 +179,7 @@ crash_strike() {
     cancel)
       crash_run=$(crash_sql 'SELECT id FROM run ORDER BY rowid DESC LIMIT 1')
       (api POST "/runs/$crash_run/cancel" >"$DAEMON_DIR/cancelled" 2>&1 || :) &
-      crash_moment 0.1 # its request waits at the socket
+      nap 0.1 # its request waits at the socket
       crash_continue
       ;;
     random)
@@ -193,12 +189,12 @@ crash_strike() {
     dockerd | away | randomly)
       host_kill_dockerd "$CRASH_HOST" KILL
       kill -CONT "$DAEMON_PID"
-      [[ $1 != away ]] || crash_moment 4
+      [[ $1 != away ]] || nap 4
       host_dockerd "$CRASH_HOST"
       ;;
     starting)
       kill -CONT "$DAEMON_PID"
-      crash_moment 0.08
+      nap 0.08
       host_kill_dockerd "$CRASH_HOST" KILL
       host_dockerd "$CRASH_HOST"
       ;;
