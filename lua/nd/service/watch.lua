@@ -243,11 +243,14 @@ function Watch:set_policies()
   end
 end
 
--- Directories of secrets that belong to no instance.
+-- Directories of secrets that belong to no instance. One that was just made has its row at least
+-- under way, hence the commit between looking and judging.
 function Watch:sweep_secrets()
   local d = self.d
-  for _, name in ipairs(fs.exists(d.options.run_dir .. "/secrets")
-    and fs.list(d.options.run_dir .. "/secrets") or {}) do
+  local dir = d.options.run_dir .. "/secrets"
+  local names = fs.exists(dir) and fs.list(dir) or {}
+  d.store:commit {}
+  for _, name in ipairs(names) do
     if not d.store:get("SELECT 1 AS one FROM instance WHERE name = ? AND gone_at IS NULL", name) then
       container.drop_secrets(d, name)
     end

@@ -339,6 +339,8 @@ crash_case() {
   if [[ -z ${crash_struck:-} ]]; then
     crash_problem "the point was not hit: $(<"$DAEMON_DIR/out")"
     crash_continue 2>/dev/null
+    crash_sql "SELECT * FROM run ORDER BY rowid DESC LIMIT 1; SELECT n, name, args,
+      result, error, answered FROM effect WHERE run = (SELECT max(id) FROM run)" | sed 's/^/      /'
   else
     [[ $defined != - ]] || crash_problem "the state is not defined within 10 s"
     [[ $ended != - ]] || crash_problem "the run has not ended within 60 s"
