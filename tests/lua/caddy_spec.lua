@@ -185,9 +185,11 @@ describe("the proxy", function()
   it("passes large answers and bodies unharmed", function()
     assert.equal(5000000, #get("a.test", "/size?bytes=5000000").body)
     local body = ("x"):rep(500000)
-    local r = http.request { url = "http://127.0.0.1:" .. http_port .. "/echo", method = "POST",
-      headers = { Host = "a.test" }, body = body, timeout_ms = 8000 }
-    assert.equal(body, r.body)
+    for _ = 1, 100 do
+      local r = http.request { url = "http://127.0.0.1:" .. http_port .. "/echo", method = "POST",
+        headers = { Host = "a.test" }, body = body, timeout_ms = 8000 }
+      assert.equal(#body, #r.body)
+    end
   end)
 
   it("never misses a host whose app changes", function()

@@ -20,6 +20,7 @@ local caddy = {}
 
 -- What may name a directory. No slash, no glob, no leading dot: the matcher expands its pattern.
 local FILES = "/[0-9]*:[0-9]*"
+local NO_LIMIT = 1 << 50        -- bytes
 local HOST = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]+)?$"
 
 caddy.ASK = "/.nextdeploy/ask"   -- may this name have a certificate? (loopback only)
@@ -58,13 +59,18 @@ end
 -- Sends `Connection: close` upstream (WebSockets aside), so that the app closes first and keeps
 -- the TIME_WAIT, and so that a switched service address is obeyed at once. A connect that fails is
 -- tried again, also for POST: nothing was sent yet.
+--
+-- The limit on the body is there for its reader, which remembers the body's end. Go's transport
+-- asks for it once more than there are bytes; when the app has answered by then, the server has
+-- closed the body, and the transport takes that for a failure and cuts the answer off.
 local function forward()
   return {
     handler = "subroute",
     routes = json.array { {
       match = json.array { { vars_regexp = { ["{http.matchers.file.relative}"] = {
         name = "up", pattern = "/([0-9.]+:[0-9]+)$" } } } },
-      handle = json.array { { -- takes out Caddy's own; the app's comes later and stays
+      handle = json.array { { handler = "request_body", max_size = NO_LIMIT }, {
+        -- takes out Caddy's own; the app's comes later and stays
         handler = "headers", response = { delete = json.array { "Server" } },
       }, {
         handler = "reverse_proxy",
