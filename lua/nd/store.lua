@@ -78,16 +78,13 @@ function Store:all(sql, ...) return self.db:all(sql, ...) end
 -- Takes along what was posted. A commit of nothing returns when all that was begun before it is
 -- over. The write is a task of its own, since it can't be taken back when the caller is cancelled.
 function Store:commit(statements)
-  local before = self.pending
-  local all = table.move(before, 1, #before, 1, {})
-  table.move(statements, 1, #statements, #all + 1, all)
-  if #all == 0 then
+  local posted = self.pending
+  if #posted + #statements == 0 then
     if self.last then self.last:wait() end
     return #self.pending > 0 and self:commit {} or {}
   end
   self.pending = {}
-  local results = self:write(all, before)
-  return table.move(results, #before + 1, #results, 1, {})
+  return self:write(statements, posted)
 end
 
 -- A commit that may be refused (by a constraint or `expect`): alone, so that nothing posted is
@@ -97,13 +94,34 @@ function Store:try(statements)
   return self:write(statements, {})
 end
 
--- `posted`: what goes back to wait for the next commit when this one fails.
+local function refused(e) return e.code == "constraint" or e.code == "stale" end
+
+-- Something of a transaction is refused and would hold up the rest: writes what was posted one by one,
+-- without what can never be written (an answer in a run whose app was destroyed, say).
+-- -> what is still to be written, and why
+local function write_each(self, posted)
+  for i, statement in ipairs(posted) do
+    local ok, e = pcall(self.db.write, self.db, { statement })
+    if not ok and not refused(e) then return table.move(posted, i, #posted, 1, {}), e end
+    if not ok then log.error(("left out of the journal: %s: %s"):format(statement[1], e.message)) end
+  end
+  return {}
+end
+
+-- One transaction of both; returns the results of `statements`. `posted` goes back to wait for the
+-- next commit when it fails.
 function Store:write(statements, posted)
   self.last = task.spawn("store.write", function()
-    local ok, results = pcall(self.db.write, self.db, statements)
+    local all = table.move(statements, 1, #statements, #posted + 1, table.move(posted, 1, #posted, 1, {}))
+    local ok, results = pcall(self.db.write, self.db, all)
+    if not ok and refused(results) and #posted > 0 then
+      posted, results = write_each(self, posted)
+      ok, results = #posted == 0, results or {}
+      if ok and #statements > 0 then ok, results = pcall(self.db.write, self.db, statements) end
+    end
     if ok then
       self.changed:notify()
-      return results
+      return table.move(results, #results - #statements + 1, #results, 1, {})
     end
     if #posted > 0 then
       self.pending = table.move(self.pending, 1, #self.pending, #posted + 1, posted)

@@ -96,4 +96,15 @@ describe("the store", function()
     assert.is_false(ok)
     assert.equal("constraint", e.code)
   end)
+
+  it("leaves out what can never be written, and nothing else", function()
+    store:commit { store:set_meta("test", "1") }
+    store:post { store:set_meta("test2", "2"), { "INSERT INTO meta (key, value) VALUES ('test', 'again')" },
+      store:set_meta("test3", "3") }
+    store:commit { store:set_meta("test4", "4") }
+    assert.equal("1 2 3 4", values())
+    store:post { { "INSERT INTO meta (key, value) VALUES ('test', 'again')" } }
+    store:commit {}
+    assert.equal(0, #store.pending)
+  end)
 end)
