@@ -37,6 +37,7 @@ local deploy = {
     act.options.plan,
     act.options.wait,
   },
+  permission = "deploy", json = "AppStatus", conflict = true,
   notes = {
     "In a folder with a nextdeploy.lua (a table: app, image, port, domain, env, strategy, "
       .. "health, ...) `ndctl deploy` shows the plan and asks before it goes ahead; options on "

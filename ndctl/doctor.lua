@@ -24,7 +24,7 @@ local bad = { bad = true, failed = true, error = true }
 return {
   name = "doctor",
   summary = "Check the host, Docker, the proxy, the rules and the journal.",
-  options = {},
+  options = {}, permission = "read", json = "Doctor",
   examples = { { "ndctl doctor" }, { "ndctl doctor --json" } },
   run = function(ctx)
     local payload = ctx.client():call("GET", "/doctor", { timeout_ms = 120000 })

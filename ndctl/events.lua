@@ -26,13 +26,14 @@ return {
   summary = "Print events: runs, their steps, apps, instances. Follows until interrupted.",
   args = { { "app", optional = true } },
   options = {
-    { "run", value = "ID", doc = "those of one run" },
+    { "run", value = "ID", complete = "runs", doc = "those of one run" },
     { "since", type = "int", value = "SEQ", doc = "begin after this sequence number" },
     { "follow", short = "f", type = "flag", negatable = true, default = true,
       doc = "go on with new events (the default), or end after those there are" },
   },
+  permission = "read", json = "Event lines",
   examples = {
-    { "ndctl events" },
+    { "ndctl events", follows = true },
     { "ndctl events web --since 0 --no-follow --json" },
   },
   run = function(ctx)

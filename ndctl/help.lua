@@ -10,6 +10,7 @@ local help = {
   name = "help",
   summary = "Explain ndctl, or one command, with examples.",
   args = { { "command", many = true, optional = true } },
+  permission = "local", json = false,
   examples = {
     { "ndctl help deploy", "all options of deploy" },
     { "ndctl help runs watch", "one command of a family" },
@@ -101,11 +102,13 @@ function help.overview()
     "",
     "Usage: ndctl [options] COMMAND [arguments]",
   }
+  local width = 0
+  for _, name in ipairs(commands.names()) do width = math.max(width, #name) end
   for _, group in ipairs(commands.groups) do
     lines[#lines + 1] = ""
     lines[#lines + 1] = group[1] .. ":"
     for _, name in ipairs(group[2]) do
-      lines[#lines + 1] = ("  %s  %s"):format(text.pad(name, 9), commands.get(name).summary)
+      lines[#lines + 1] = ("  %s  %s"):format(text.pad(name, width), commands.get(name).summary)
     end
   end
   add_options(lines, "Options of every command:", args.globals)

@@ -106,9 +106,10 @@ return {
     { "since", value = "TIME", doc = "lines since then: 10m, or 2026-01-31T12:00:00Z" },
     { "timestamps", short = "t", type = "flag", doc = "begin each line with its time" },
   },
+  permission = "read", json = "LogLine lines",
   examples = {
     { "ndctl logs web" },
-    { "ndctl logs -f --tail 20 web" },
+    { "ndctl logs -f --tail 20 web", follows = true },
     { "ndctl logs --since 10m -t web" },
   },
   run = function(ctx)

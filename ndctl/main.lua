@@ -93,6 +93,7 @@ local function traced(err)
 end
 
 return function(argv)
+  if argv[1] == "__complete" then return require("ndctl.lib.complete").run(argv) end
   local ok, result = xpcall(dispatch, traced, argv)
   if ok then return result or 0 end
   local wants_json = false

@@ -11,6 +11,7 @@ return {
   summary = "List the running instances, each a container.",
   args = { { "app", optional = true } },
   options = {},
+  permission = "read", json = "Instance[]",
   examples = { { "ndctl ps" }, { "ndctl ps web --json" } },
   run = function(ctx)
     local c = ctx.client()

@@ -8,6 +8,7 @@ return {
   summary = "Restart an app's live release, or start an app that was stopped.",
   args = { { "app" } },
   options = { act.options.wait },
+  permission = "deploy", json = "AppStatus", conflict = true,
   examples = { { "ndctl restart web" } },
   run = function(ctx)
     local app = ctx.args.app

@@ -8,11 +8,12 @@ return {
   summary = "Go back to the release before, or to a given one.",
   args = { { "app" } },
   options = {
-    { "to", type = "int", least = 1, value = "N",
+    { "to", type = "int", least = 1, value = "N", complete = "releases",
       doc = "the release; the previous one by default" },
     act.options.plan,
     act.options.wait,
   },
+  permission = "deploy", json = "AppStatus", conflict = true,
   examples = {
     { "ndctl rollback web" },
     { "ndctl rollback web --to 7", "`ndctl status web` lists the releases" },

@@ -30,6 +30,7 @@ return {
     {
       name = "recipe",
       summary = "Run a recipe by name, or from a file or folder on this machine.",
+      permission = "deploy", json = "Run", conflict = true,
       usage = { "run recipe NAME|PATH --app APP [--PARAMETER VALUE ...] [options]" },
       args = { { "recipe" } },
       free = "params",

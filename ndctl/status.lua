@@ -98,6 +98,7 @@ return {
   summary = "Show what serves: all apps, or one with its instances and releases.",
   args = { { "app", optional = true } },
   options = {},
+  permission = "read", json = "AppStatus|AppStatus[]",
   examples = {
     { "ndctl status" },
     { "ndctl status web" },

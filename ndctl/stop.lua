@@ -9,6 +9,7 @@ return {
   args = { { "app" } },
   options = { act.options.wait },
   notes = { "A stopped app stays stopped, also after a reboot, until `ndctl restart`." },
+  permission = "deploy", json = "AppStatus", conflict = true,
   examples = { { "ndctl stop web" } },
   run = function(ctx)
     local app = ctx.args.app

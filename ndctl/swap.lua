@@ -8,6 +8,7 @@ return {
   summary = "Swap blue and green: to IMAGE, or without one back to the kept release.",
   args = { { "app" }, { "image", optional = true } },
   options = { act.options.plan, act.options.wait },
+  permission = "deploy", json = "AppStatus", conflict = true,
   examples = {
     { "ndctl swap web nginx:1.28" },
     { "ndctl swap web", "back to the release that is kept" },

@@ -50,6 +50,7 @@ return {
         { "name", short = "n", value = "NAME", required = true, doc = "what it is for" },
         { "role", value = "ROLE", doc = "admin, deployer or viewer" },
       },
+      permission = "admin", json = "Token",
       examples = {
         { "ndctl token create --name ci" },
         { "ndctl token create --name grafana --role viewer" },
@@ -59,15 +60,15 @@ return {
     {
       name = "list", also = { "ls" },
       summary = "List tokens, without their values.",
-      options = {},
+      options = {}, permission = "admin", json = "Token[]",
       examples = { { "ndctl token list" } },
       run = list,
     },
     {
       name = "rm", also = { "remove", "revoke" },
       summary = "Revoke a token at once.",
-      args = { { "name" } },
-      options = {},
+      args = { { "name", complete = "tokens" } },
+      options = {}, permission = "admin", json = "Token",
       examples = { { "ndctl token rm ci --yes" } },
       run = remove,
     },

@@ -9,6 +9,8 @@ return {
   options = {
     { "daemon", type = "flag", doc = "ask the daemon for its version too" },
   },
+  permission = "local", json = { type = "object", required = { "ndctl" },
+    properties = { ndctl = { type = "string" }, daemon = { ["$ref"] = "#/components/schemas/Health" } } },
   examples = {
     { "ndctl version" },
     { "ndctl version --daemon --json" },

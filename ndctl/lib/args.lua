@@ -3,7 +3,7 @@
 -- A row's `options` are {"name", short = "n", type = ..., value = "NAME", default =, doc =, ...}:
 --   string (the default), flag (`negatable` adds --no-name), int, duration ("30s", kept as text),
 --   choice (`choices`, and `aliases` for other spellings), list (repeated), map (K=V, repeated).
--- A row's `args` are {"name", optional = true?, many = true?}. A row with `free = "params"` takes
+-- A row's `args` are {"name", optional = true?, many = true?, choices = {...}?}. A row with `free = "params"` takes
 -- every other --name value too, into options.params (what recipes' parameters are).
 -- Options may stand anywhere; `--` ends them. The result's keys have `_` for `-`.
 
@@ -15,6 +15,8 @@ local args = {}
 -- Options of every command.
 args.globals = {
   { "host", value = "URL", doc = "the daemon: unix:///PATH or http://HOST:PORT (NDCTL_HOST)" },
+  { "context", value = "NAME", complete = "contexts",
+    doc = "the daemon of that name, see ndctl context (NDCTL_CONTEXT)" },
   { "token", value = "TOKEN", doc = "bearer token for a daemon on TCP (NDCTL_TOKEN)" },
   { "env", value = "NAME", doc = "the environment, where it isn't production" },
   { "project", value = "NAME", doc = "the project, where it isn't the default one" },
@@ -208,6 +210,7 @@ local function place(row, words)
         "usage: " .. args.usage(row)[1])
     end
     if value == "" then fail.usage(spec[1]:upper() .. " is empty") end
+    if value and spec.choices then choose(spec, spec[1]:upper(), value) end
   end
   if at <= #words then
     fail.usage(("ndctl %s: '%s' is one argument too many"):format(row.path, words[at]),

@@ -1,9 +1,9 @@
 -- lib/client.lua - the daemon's API, seen from ndctl.
 --
--- `client.new(options)` only reads --host and --token (or NDCTL_HOST, NDCTL_TOKEN); `call` sends a
--- request and returns the envelope's payload, or raises the error that the envelope names. A daemon
--- that can't be reached, refuses the socket or hangs is one of `unreachable` and `not_allowed`,
--- with a hint that fits.
+-- `client.new(options)` connects to nothing yet: it settles which daemon is meant (lib/contexts.lua);
+-- `call` sends a request and returns the envelope's payload, or raises the error that the envelope
+-- names. A daemon that can't be reached, refuses the socket or hangs is one of `unreachable` and
+-- `not_allowed`, with a hint that fits.
 
 local fail = require "ndctl.lib.fail"
 local json = require "json"
@@ -13,8 +13,6 @@ local client = {}
 
 local Client = {}
 Client.__index = Client
-
-client.default_host = "unix:///run/nextdeploy/nextdeployd.sock"
 
 local function parse_host(host)
   local path = host:match("^unix:(/.*)$")
@@ -33,15 +31,13 @@ local function parse_host(host)
     ws_base = (scheme == "https" and "wss://" or "ws://") .. rest }
 end
 
-local function not_empty(s)
-  return s ~= "" and s or nil
-end
+client.parse_host = parse_host
 
 function client.new(options)
-  local host = options.host or not_empty(os.getenv("NDCTL_HOST") or "") or client.default_host
-  local self = setmetatable(parse_host(host), Client)
-  self.token = options.token or not_empty(os.getenv("NDCTL_TOKEN") or "")
-  self.project, self.environment = options.project, options.env
+  local chosen = require("ndctl.lib.contexts").choose(options)
+  local self = setmetatable(parse_host(chosen.host), Client)
+  self.token = chosen.token
+  self.project, self.environment = chosen.project, chosen.environment
   return self
 end
 
@@ -113,7 +109,8 @@ function Client:request(method, path, options)
   local ok, answer = pcall(require("http").request, {
     url = self.base .. client.target(path, options.query), unix = self.unix, method = method,
     headers = self:headers(body and { ["content-type"] = "application/json" } or nil),
-    body = body, timeout_ms = options.timeout_ms or 60000, connect_timeout_ms = 5000,
+    body = body, timeout_ms = options.timeout_ms or 60000,
+    connect_timeout_ms = options.connect_timeout_ms or 5000,
     max_bytes = 64 * 1024 * 1024,
   })
   if ok then
@@ -146,7 +143,7 @@ local function raise_answer(self, answer, envelope)
 end
 
 -- Returns the payload, the envelope and the HTTP status; raises every error.
--- options: query, body (tables), timeout_ms.
+-- options: query, body (tables), timeout_ms, connect_timeout_ms.
 function Client:call(method, path, options)
   local answer = self:request(method, path, options)
   local ok, envelope = pcall(json.decode, answer.body or "")

@@ -2,15 +2,25 @@
 --
 -- ndctl/NAME.lua returns its row: {name, summary, args?, options?, examples, notes?, run(ctx)} or,
 -- for a family, `commands = {row, ...}` instead of `run`. From the rows come the parsing, the help
--- texts and the tests of the examples. `path` ("runs list") is filled in here.
+-- texts, the manual pages, the completion and tests/e2e/test_commands, which runs the examples and
+-- tries every way to fail. `path` ("runs list") is filled in here. For the last three a row says
+--
+--   permission   what the daemon asks for: "read", "deploy", "admin"; "local" needs no daemon
+--   json         the shape of its --json: the name of a schema in /openapi.json ("Run", "Run[]" for a
+--                list, "Event lines" for one a line), a JSON Schema, or false where there is none
+--   conflict     true: refused with exit status 5 while another run of the app is live
+--   complete     of an argument or option: the kind of name it takes (lib/complete.lua)
+--   examples     {line, what it does, status = its exit status if not 0, stdin =, answer = what is
+--                typed when it asks, follows = true if it ends only when interrupted, skip = why a
+--                test can't run it}
 
 local commands = {}
 
 -- The order in which `ndctl help` shows them.
 commands.groups = {
   { "Deploy", { "deploy", "run", "swap", "rollback", "restart", "stop", "destroy" } },
-  { "Watch", { "status", "ps", "logs", "events", "runs" } },
-  { "Set up", { "recipe", "token", "doctor", "version", "help" } },
+  { "Watch", { "status", "apps", "ps", "logs", "events", "runs" } },
+  { "Set up", { "recipe", "token", "context", "completion", "doctor", "version", "help" } },
 }
 
 function commands.names()

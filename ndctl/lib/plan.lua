@@ -47,14 +47,27 @@ function plan.lines(p)
   return lines
 end
 
--- Asks `question` unless --yes was given; raises `declined` on anything but yes. `retry` is the
--- command that needs no terminal.
-function plan.confirm(ctx, question, retry)
-  if ctx.options.yes then return end
+local function need_terminal(retry)
   if not term.isatty(0) then
     fail.usage("this asks for confirmation, and there is no terminal to ask on",
       "to go ahead without asking: " .. retry)
   end
+end
+
+-- Says `what` will happen and asks for `name` to be typed; raises `declined` on anything else.
+-- `retry` is the command that needs no terminal.
+function plan.confirm_name(name, what, retry)
+  need_terminal(retry)
+  local answer = term.ask(("%s\nType %s to go ahead: "):format(what, name))
+  if not answer or answer:match("^%s*(.-)%s*$") ~= name then
+    fail.raise("declined", "declined; nothing was changed")
+  end
+end
+
+-- Asks `question` unless --yes was given; raises `declined` on anything but yes.
+function plan.confirm(ctx, question, retry)
+  if ctx.options.yes then return end
+  need_terminal(retry)
   local answer = term.ask(question .. " [y/N] ")
   if not answer or not answer:lower():find("^%s*ye?s?%s*$") then
     fail.raise("declined", "declined; nothing was changed")
