@@ -31,6 +31,7 @@ return {
       { "APP", "app_name" },
       { "INSTANCE", function(row) return row.name or row.id end },
       { "CONTAINER", function(row) return (row.container_id or ""):sub(1, 12) end },
+      { "PROCESS", "process" },
       { "RELEASE", "release", right = true },
       { "STATE", "state" },
       { "ADDRESS", "address" },

@@ -67,8 +67,9 @@ local function build(o, programs)
   }
   d.worker_options = { path = programs .. "/nd-worker" }
   for name, module in pairs {
-    apps = "app", releases = "release", recipes = "recipe", runs = "runs", health = "health",
-    drain = "drain", guard = "guard", watch = "watch",
+    apps = "app", releases = "release", instances = "instances", traffic = "traffic",
+    recipes = "recipe", runs = "runs", health = "health", drain = "drain",
+    guard = "guard", watch = "watch",
   } do
     d[name] = require("nd.service." .. module).new(d)
   end
@@ -97,7 +98,7 @@ local function recover(interrupted)
   local ok, e = pcall(d.network.start, d.network)
   if not ok and fatal[e.code] then error(e, 0) end
   if not ok then log.error("the network is not set up: " .. tostring(e)) end
-  d.releases:retarget_all()
+  d.traffic:retarget_all()
   local routes = {}
   for _, r in ipairs(d.store:all(
     "SELECT domain, tls, app.* FROM route JOIN app ON app.id = route.app")) do

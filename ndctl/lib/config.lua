@@ -13,9 +13,19 @@ config.file = "nextdeploy.lua"
 
 config.health_keys = {
   path = "string", port = "int", status = "int", body = "string", tcp = "boolean",
-  command = "list", interval = "duration", timeout = "duration", deadline = "duration",
+  command = "list", up = "duration", interval = "duration", timeout = "duration", deadline = "duration",
   grace = "duration", successes = "int", failures = "int",
 }
+
+-- What a process may say; without a value of its own it has the app's.
+config.process_keys = {
+  kind = "string", command = "list", replicas = "int", port = "int", env = "map", user = "string",
+  memory = "string|int", cpu = "number", grace = "duration", volumes = "routes",
+  health = "string|health", schedule = "string", zone = "string", overlap = "string",
+  missed = "string", timeout = "duration",
+}
+
+config.release_keys = { command = "list", timeout = "duration" }
 
 -- Name to type; `body` is the name in the API where it differs; `param` marks what is a parameter
 -- of the strategy.
@@ -44,6 +54,8 @@ config.keys = {
   keep = { "duration", param = true },
   settle = { "duration", param = true },
   go_back = { "boolean" },   -- to the kept release, if this one dies or turns unhealthy
+  processes = { "processes" },
+  release = { "list|release" }, -- a command to run before the switch
   environments = { "environments" },
 }
 
@@ -109,6 +121,12 @@ end
 
 local tables = {
   health = function(where, value) check_keys(where, value, config.health_keys) end,
+  release = function(where, value) check_keys(where, value, config.release_keys) end,
+  processes = function(where, value)
+    for name, process in pairs(value) do
+      check_keys(("%s.%s"):format(where, tostring(name)), process, config.process_keys)
+    end
+  end,
   -- A list of texts or tables, which the daemon checks.
   routes = function(where, value)
     for i in pairs(value) do
@@ -133,6 +151,7 @@ local tables = {
 function check(where, value, kinds)
   local expected = {}
   for kind in kinds:gmatch("[^|]+") do
+    if kind == "list" and type(value) == "table" and checks.list(value) then return end
     if tables[kind] then
       if type(value) == "table" then return tables[kind](where, value) end
       expected[#expected + 1] = "a table"
@@ -190,6 +209,12 @@ function config.for_environment(value, environment)
   return merged
 end
 
+local function texts(map)
+  local out = {}
+  for name, value in pairs(map) do out[name] = tostring(value) end
+  return out
+end
+
 -- The body of POST /deploy for it.
 function config.body(value)
   local body = {}
@@ -199,8 +224,14 @@ function config.body(value)
       body.params = body.params or {}
       for name, v in pairs(spec.param and { [key] = item } or item) do body.params[name] = v end
     elseif key == "env" then
-      body.env = {}
-      for name, v in pairs(item) do body.env[name] = tostring(v) end
+      body.env = texts(item)
+    elseif key == "processes" then
+      body.processes = {}
+      for name, process in pairs(item) do
+        local copy = {}
+        for k, v in pairs(process) do copy[k] = k == "env" and texts(v) or v end
+        body.processes[name] = copy
+      end
     else
       body[spec.body or key] = item
     end

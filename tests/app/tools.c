@@ -3,20 +3,26 @@
  *
  *   nd-sample env                    the environment, a line each
  *   nd-sample args ARG...            its arguments, a line each
- *   nd-sample cat FILE               a file's bytes
+ *   nd-sample cat FILE               a file's bytes; those of stdin for -
  *   nd-sample id                     uid and gid
  *   nd-sample exit CODE
+ *   nd-sample sleep MS               ends before, with 0, when it gets SIGTERM
+ *   nd-sample job FILE TEXT MS CODE  prints TEXT and adds it to FILE (- for none) as a line, sleeps
+ *                                    as above, prints "done", and exits with CODE
  *   nd-sample get HOST PORT PATH     a GET by IPv4 address: status and body; exit 1 unless 2xx
  *   nd-sample version
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "sample.h"
@@ -27,7 +33,7 @@ static int cat(const char *path)
 {
     char data[4096];
     size_t n;
-    FILE *file = fopen(path, "r");
+    FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "r");
 
     if (file == NULL) {
         fprintf(stderr, "nd-sample: %s: %s\n", path, strerror(errno));
@@ -37,6 +43,35 @@ static int cat(const char *path)
         fwrite(data, 1, n, stdout);
     fclose(file);
     return 0;
+}
+
+static void on_term(int number)
+{
+    (void)number;
+    _exit(0);
+}
+
+static void sleep_ms(long ms)
+{
+    signal(SIGTERM, on_term); /* process 1 of a container gets no signal it has no handler for */
+    nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
+}
+
+static int job(const char *path, const char *text, long ms, int code)
+{
+    int fd = strcmp(path, "-") == 0 ? -1 : open(path, O_WRONLY | O_APPEND | O_CREAT, 0644);
+
+    if (fd < 0 && strcmp(path, "-") != 0) {
+        fprintf(stderr, "nd-sample: %s: %s\n", path, strerror(errno));
+        return 1;
+    }
+    if (fd >= 0 && dprintf(fd, "%s\n", text) < 0)
+        return 1;
+    puts(text);
+    fflush(stdout);
+    sleep_ms(ms);
+    puts("done");
+    return code;
 }
 
 static int get(const char *host, const char *port, const char *path)
@@ -96,10 +131,16 @@ int tool_main(int argc, char **argv)
         return cat(argv[2]);
     if (strcmp(tool, "exit") == 0 && argc == 3)
         return atoi(argv[2]);
+    if (strcmp(tool, "sleep") == 0 && argc == 3) {
+        sleep_ms(atol(argv[2]));
+        return 0;
+    }
+    if (strcmp(tool, "job") == 0 && argc == 6)
+        return job(argv[2], argv[3], atol(argv[4]), atoi(argv[5]));
     if (strcmp(tool, "get") == 0 && argc == 5)
         return get(argv[2], argv[3], argv[4]);
     fprintf(stderr,
             "nd-sample: without an argument it serves; else env, args ARG..., cat FILE, id, "
-            "exit CODE, get HOST PORT PATH, version\n");
+            "exit CODE, sleep MS, job FILE TEXT MS CODE, get HOST PORT PATH, version\n");
     return 2;
 }

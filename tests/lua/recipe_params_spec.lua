@@ -86,7 +86,7 @@ describe("parameters", function()
     assert.equal("the recipe takes: health, settle", e.hint)
     assert.matches('without the field "intervall" %(did you mean "interval"%?%)',
       problem("h = param.health {}", { h = { intervall = 1 } }))
-    assert.matches("only one of path, tcp and command",
+    assert.matches("only one of path, tcp, command and up",
       problem("h = param.health {}", { h = { path = "/", tcp = true } }))
   end)
 

@@ -4,6 +4,7 @@ local json = require "json"
 local err = require "nd.error"
 local s = require "nd.api.schema"
 local shapes = require "nd.api.shapes"
+local Process = require "nd.service.process"
 
 local strategies = { ["blue-green"] = "bluegreen", blue_green = "bluegreen" }
 
@@ -11,8 +12,8 @@ local strategies = { ["blue-green"] = "bluegreen", blue_green = "bluegreen" }
 local function choose_strategy(body, spec)
   local name = strategies[body.strategy] or body.strategy
   local exclusive
-  for _, volume in ipairs(spec.volumes or {}) do
-    if not volume.shared then exclusive = exclusive or volume.name end
+  for _, volume in ipairs(Process.one_writer(spec)) do
+    if volume.long then exclusive = exclusive or volume.name end
   end
   if exclusive and name == "bluegreen" then
     err.raise("bad_request", ("the volume '%s' has one writer, and bluegreen would run two"):format(exclusive),

@@ -44,6 +44,7 @@ local probe_fields = {
   body = doc(text, "Text that the answer must contain."),
   tcp = doc(boolean, "A connect is enough."),
   command = doc(list(text), "Run in the container; exit status 0 is healthy."),
+  up = { oneOf = array { text, number }, description = "It has run for so long without ending; 2s for workers." },
   interval = duration, timeout = duration, deadline = duration, grace = duration,
   successes = doc(integer, "So many in a row make it healthy."),
   failures = doc(integer, "So many in a row make it unhealthy again."),
@@ -51,7 +52,7 @@ local probe_fields = {
 
 local requests = {
   HealthCheck = {
-    description = "How to probe: a path, or a probe with at most one of path, tcp and command.",
+    description = "How to probe: a path, or a probe with at most one of path, tcp, command and up.",
     oneOf = array { text, closed(probe_fields) },
   },
 
@@ -60,6 +61,26 @@ local requests = {
     oneOf = array { { type = "string", pattern = "^[^:]+:/" },
       closed({ name = text, path = text, shared = boolean }, { "name", "path" }) },
   },
+
+  Process = closed({
+    kind = { type = "string", enum = array { "web", "worker", "cron", "job" },
+      description = "web and worker run as long as the release; cron by its schedule, job when asked for. "
+        .. "Follows from the name or the schedule; otherwise worker." },
+    command = doc(list(text), "Instead of the image's own, after its entrypoint."),
+    replicas = { type = "integer", minimum = 0, maximum = 20 },
+    port = doc(port, "It listens there, and gets a service address of its own."),
+    env = { type = "object", additionalProperties = one_of(text, number, boolean),
+      description = "On top of the app's." },
+    user = text, memory = one_of(text, integer), cpu = number, grace = duration,
+    volumes = list(ref "Volume"), health = ref "HealthCheck",
+    schedule = doc(text, "Five cron fields, or @daily and the like."),
+    zone = doc(text, "Of the schedule, as in Europe/Berlin; UTC unless it is said."),
+    overlap = { type = "string", enum = array { "skip", "allow" }, default = "skip",
+      description = "What becomes of a firing while the one before still runs." },
+    missed = { type = "string", enum = array { "skip", "run" }, default = "skip",
+      description = "Whether one firing makes up for those missed while the daemon was down." },
+    timeout = doc(duration, "How long a cron or job container may take; 1h unless it is said."),
+  }),
 
   RouteRequest = { oneOf = array { text, closed({ domain = text,
     tls = { type = "string", enum = array { "internal", "off" } },
@@ -83,6 +104,9 @@ local requests = {
     grace = duration, go_back = doc(boolean,
       "Return to the kept release by itself when this one dies or turns unhealthy."),
     volumes = list(ref "Volume"), routes = list(ref "RouteRequest"),
+    processes = { type = "object", additionalProperties = ref "Process",
+      description = "By name. Without any the app is one process, web; {} goes back to that." },
+    release = one_of(list(text), closed { command = list(text), timeout = duration }),
     params = { type = "object", description = "More parameters of the strategy's recipe, as "
       .. "`drain`, `keep` and `settle`." },
     secrets = doc(list(text), "Not yet: anything but an empty list is refused."),
@@ -104,6 +128,9 @@ local requests = {
   Role = { type = "string", enum = array { "admin", "deployer", "viewer" }, default = "admin" },
 }
 
+requests.DeployRequest.properties.release.description =
+  "A command run in a container of the new image before the switch, as migrations are; when it fails, "
+  .. "nothing is switched. [] for none."
 requests.DeployRequest.example = { app_name = "myapp", image = "myimage", env = { PORT = "3000" },
   port = 3000, domain = "myapp.com", proxy_type = "caddy" }
 requests.AppRequest.example = { app_name = "myapp" }

@@ -121,11 +121,11 @@ M["app.switch"] = {
   label = function(app, release) return ("switch %s to %s"):format(app, number(release)) end,
   act = function(ctx, _, handle)
     local release = releases(ctx):get(ctx.app, handle.release)
-    local result = releases(ctx):switch(ctx.app, release)
+    local result = ctx.d.traffic:switch(ctx.app, release)
     pcall(warn_unserved, ctx, release) -- it has happened, also if somebody cancels now
     return result
   end,
-  clean = function(ctx) releases(ctx):put_traffic_back(ctx.app) end,
+  clean = function(ctx) ctx.d.traffic:put_back(ctx.app) end,
   undo = function(args, result)
     if not result.before then
       return { effect = "app.offline", args = { args[1] }, label = "take " .. args[1] .. " out of service" }

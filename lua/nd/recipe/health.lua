@@ -1,6 +1,6 @@
 -- A health check: its fields and their kinds. Durations are seconds here.
 --
--- At most one of `path` (HTTP), `tcp` and `command` says how to probe. What is left out is the
+-- At most one of `path` (HTTP), `tcp`, `command` and `up` says how to probe. What is left out is the
 -- app's own setting, else the daemon's default, so nothing is filled in here.
 
 local nearest = require "nd.recipe.nearest"
@@ -15,6 +15,7 @@ M.fields = {
   { "body", "string" },       -- text that the answer must contain
   { "tcp", "boolean" },       -- a connect is enough
   { "command", "list" },      -- argv, run in the container; exit status 0 is healthy
+  { "up", "duration" },       -- it has run for so long without ending
   { "interval", "duration" }, -- between probes
   { "timeout", "duration" },  -- of one probe
   { "deadline", "duration" }, -- for the whole wait
@@ -75,8 +76,8 @@ function M.resolve(value)
       return nil, string.format("a health check whose %s is %s", name, kinds[row[2]][2])
     end
   end
-  if (out.path and 1 or 0) + (out.tcp and 1 or 0) + (out.command and 1 or 0) > 1 then
-    return nil, "a health check with only one of path, tcp and command"
+  if (out.path and 1 or 0) + (out.tcp and 1 or 0) + (out.command and 1 or 0) + (out.up and 1 or 0) > 1 then
+    return nil, "a health check with only one of path, tcp, command and up"
   end
   return out
 end

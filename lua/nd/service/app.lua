@@ -72,10 +72,10 @@ function Apps:ensure(app)
   return self:find { project = project, environment = environment, app = name }
 end
 
--- The key of its service address: the web process, port 80.
-function Apps.service(app)
+-- The key of a service address: unless it is said, the app's own, which is its web process's port 80.
+function Apps.service(app, process, port)
   return { project = app.project, environment = app.environment, app = app.name,
-    process = "web", port = 80 }
+    process = process or "web", port = port or 80 }
 end
 
 -- The key of its network.
@@ -111,7 +111,8 @@ end
 local function instances_of(d, release)
   local list = json.array {}
   for _, row in ipairs(d.store:all(
-    "SELECT * FROM instance WHERE release = ? AND gone_at IS NULL ORDER BY position", release.id)) do
+    [[SELECT * FROM instance WHERE release = ? AND gone_at IS NULL
+      ORDER BY process <> 'web', process, position]], release.id)) do
     list[#list + 1] = {
       id = row.id, name = row.name, container_id = row.container, release = release.number,
       process = row.process, index = row.position, state = row.state, address = row.address,
@@ -251,7 +252,7 @@ end
 function Apps:destroy(app)
   local d = self.d
   self:set_routes(app, {})
-  d.network:remove(Apps.service(app))
+  for _, key in ipairs(d.network:services_of(Apps.net(app))) do d.network:remove(key) end
   for _, release in ipairs(d.store:all("SELECT * FROM release WHERE app = ? AND state <> 'gone'", app.id)) do
     d.releases:remove(app, release, 10)
   end

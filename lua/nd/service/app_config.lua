@@ -3,7 +3,8 @@
 -- A release stores the result as JSON:
 --   env {NAME=text}, port, replicas, command [..], user, health {...}, routes [{domain,tls,
 --   proxy_type}], volumes [{name, path, shared}], memory (bytes), cpu (cores), grace (ms between
---   SIGTERM and SIGKILL), go_back (return to the kept release when this one fails), proxy_type
+--   SIGTERM and SIGKILL), go_back (return to the kept release when this one fails), proxy_type,
+--   processes {NAME={kind, ...}} (process.lua), release {command, timeout} (run before the switch)
 -- The probe's shape is documented in recipes/healthcheck/README.md.
 
 local err = require "nd.error"
@@ -129,14 +130,18 @@ local function routes(value)
   return out
 end
 
--- The fields of a release's configuration, by the name a request uses.
-local fields = {
+function M.replicas(v, least)
+  least = least or 1
+  if math.type(v) ~= "integer" or v < least or v > 20 then
+    bad("replicas", v, ("must be %d to 20"):format(least))
+  end
+  return v
+end
+
+-- What an app says, and each of its processes may say for itself.
+local common = {
   env = env,
   port = M.port,
-  replicas = function(v)
-    if math.type(v) ~= "integer" or v < 1 or v > 20 then bad("replicas", v, "must be 1 to 20") end
-    return v
-  end,
   command = function(v) return list_of_text("command", v) end,
   user = function(v) return text("user", v) end,
   memory = function(v) return size("memory", v) end,
@@ -145,12 +150,31 @@ local fields = {
     return v
   end,
   grace = function(v) return duration.ms("grace", v) end,
-  go_back = function(v) return v == true end,
   volumes = volumes,
-  routes = routes,
   health = M.health,
 }
+
+-- A list is a command; {command, timeout} says how long it may take.
+local function release_command(v)
+  if type(v) ~= "table" then bad("release", v, "must be a command: a list of texts") end
+  if next(v) == nil then return nil end
+  if #v > 0 then v = { command = v } end
+  local command = list_of_text("release.command", v.command)
+  if #command == 0 then bad("release.command", v.command, "must be a command: a list of texts") end
+  return { command = command, timeout = v.timeout and duration.ms("release.timeout", v.timeout) }
+end
+
+-- The fields of a release's configuration, by the name a request uses.
+local fields = {
+  replicas = M.replicas,
+  go_back = function(v) return v == true end,
+  routes = routes,
+  release = release_command,
+  processes = function(v) return require("nd.service.process_config")(v, common) end,
+}
+for name, check in pairs(common) do fields[name] = check end
 M.fields = fields
+M.bad = bad
 
 -- The configuration `base` changed by what `request` sets. `domain`, `tls` and `proxy_type` are
 -- short for one route; `health_check` is `health`.

@@ -3,13 +3,15 @@
 -- A retired release gets no new connections. Its established ones may end by themselves until
 -- `drain_until`; what is left then is counted, and SIGTERM asks the app to close it, SIGKILL ends
 -- it after the grace. The stopped containers are kept for `keep_ms`, then removed. All of it is
--- rows with times, so it goes on after a restart of the daemon.
+-- rows with times, so it goes on after a restart of the daemon. Workers, which have no connections,
+-- get their SIGTERM when it begins.
 
 local clock = require "clock"
 local fault = require "fault"
 local json = require "json"
 local log = require "log"
 local task = require "task"
+local Process = require "nd.service.process"
 
 local POLL_MS = 250
 local AT_ONCE = 2    -- releases of one app that may drain together; the oldest is cut
@@ -56,12 +58,13 @@ end
 
 -- Established connections of a release's instances: count and peers.
 function Drain:connections(release)
-  local port = json.decode(release.config).port
+  local config = json.decode(release.config)
   local count, peers = 0, json.array {}
   for _, row in ipairs(self.d.releases:instances(release)) do
-    local found = self.d.docker:inspect(row.container or row.name)
+    local process = Process.of(config, row.process)
+    local found = process.port and self.d.docker:inspect(row.container or row.name)
     if found and found.State.Running then
-      local open = self.d.network:drain(found.State.Pid, port)
+      local open = self.d.network:drain(found.State.Pid, process.port)
       count = count + open.count
       for _, peer in ipairs(open.peers) do peers[#peers + 1] = peer end
     end
@@ -83,14 +86,24 @@ function Drain:wait_idle(release, until_ms)
   return count, peers
 end
 
+-- Processes that nobody connects to have nothing to drain: they are asked to end at once.
+function Drain:stop_deaf(release)
+  local config, rows = json.decode(release.config), {}
+  for _, row in ipairs(self.d.releases:instances(release)) do
+    if not Process.of(config, row.process).port then rows[#rows + 1] = row end
+  end
+  if #rows > 0 then self.d.instances:stop(release, rows) end
+end
+
 function Drain:drive(app, id)
   local releases = self.d.releases
   local release = releases:by_id(id)
-  releases:set_restart(release, "no")
+  self.d.instances:set_restart(release, "no")
   if release.state == "draining" then
+    self:stop_deaf(release)
     local cut, peers = self:wait_idle(release, release.drain_until)
     fault.hit "release.drained"
-    releases:stop_containers(release, releases:grace(release))
+    self.d.instances:stop(release)
     fault.hit "release.stopped"
     if release.keep_ms == 0 then return releases:remove(app, release, 0) end
     self.d.store:commit {

@@ -8,10 +8,10 @@ local clock = require "clock"
 local json = require "json"
 local log = require "log"
 local task = require "task"
-local Health = require "nd.service.health"
 
 local EAGER_MS = 500     -- between probes while there is a predecessor to go back to
 local USUAL_MS = 10000
+local PROBE_MS = 2000    -- that a probe may take at most
 
 local Guard = {}
 Guard.__index = Guard
@@ -23,7 +23,7 @@ function Guard:watch(app, release)
   local w = { release = release.id, wake = task.signal(), failures = 0 }
   self.watched[app.id] = w
   w.task = task.spawn("guard " .. app.name, function()
-    self.d.releases:set_restart(release, "unless-stopped")
+    self.d.instances:set_restart(release, "unless-stopped")
     while self.watched[app.id] == w do
       local ok, e = pcall(self.look, self, app, w)
       if not ok then
@@ -57,15 +57,13 @@ end
 
 function Guard:look(app, w)
   local release = self.d.releases:by_id(w.release)
-  local probe = Health.probe_of(release)
-  probe.timeout = math.min(probe.timeout, 2000)
-  local ok, why = self.d.health:check(release, probe)
+  local ok, why, failures = self.d.health:check(release, nil, PROBE_MS)
   if ok and not w.died then
     w.failures = 0
     return
   end
   w.failures = w.failures + 1
-  if not w.died and w.failures < probe.failures then return end
+  if not w.died and w.failures < failures then return end
   why = why or "an instance died"
   w.died = nil
   self:failed(app, release, w, why)

@@ -1,8 +1,9 @@
 -- Probes: is this instance able to serve?
 --
 -- A probe is {path, port, status, body} for HTTP (GET; 200-399 or `status`; the body contains
--- `body`), {tcp = true} (something accepts), or {command = {...}} (run in the container through
--- nd-init, status 0); its fields are in lua/nd/recipe/health.lua. Times are ms here.
+-- `body`), {tcp = true} (something accepts), {command = {...}} (run in the container through
+-- nd-init, status 0), or {up = ms} (it has run so long, which is how workers are probed); its fields
+-- are in lua/nd/recipe/health.lua. Times are ms here.
 -- Probes go straight to the container's address.
 --
 -- While a release has never answered, refused connections are tried again after 20 ms, then ever
@@ -16,6 +17,7 @@ local container = require "nd.service.container"
 local duration = require "nd.duration"
 local err = require "nd.error"
 local tasks = require "nd.tasks"
+local Process = require "nd.service.process"
 
 local LOG_LINES = 50
 local PROBES_SHOWN = 20
@@ -29,19 +31,39 @@ function Health.new(d) return setmetatable({ d = d }, Health) end
 local defaults = { interval = 1000, timeout = 5000, deadline = 60000, grace = 0, successes = 1,
   failures = 3 }
 
--- What the caller asks for, else what the app says, else the defaults; field by field, but a way
--- to probe that the caller names stands alone.
-function Health.probe_of(release, asked)
-  local config = json.decode(release.config)
-  local probe = { port = config.port }
-  for _, source in ipairs { defaults, config.health or {}, asked or {} } do
-    if source.path or source.tcp or source.command then
-      probe.path, probe.tcp, probe.command = nil, nil, nil
+-- How a process is probed that doesn't say it.
+local function usual(process)
+  if process.kind == "web" then return { path = "/" } end
+  return process.port and { tcp = true } or { up = 2000 }
+end
+
+-- For one process of a release: what the caller asks for (of the process web), else what the
+-- configuration says, else the defaults; field by field, but a way to probe that is named stands
+-- alone.
+function Health.probe_of(release, asked, name)
+  local process = Process.of(json.decode(release.config), name)
+  local probe = { port = process.port }
+  for _, source in ipairs { defaults, usual(process), process.health or {}, name == "web" and asked or {} } do
+    if source.path or source.tcp or source.command or source.up then
+      probe.path, probe.tcp, probe.command, probe.up = nil, nil, nil, nil
     end
-    for name, value in pairs(source) do probe[name] = value end
+    for key, value in pairs(source) do probe[key] = value end
   end
-  if not probe.tcp and not probe.command then probe.path = probe.path or "/" end
   return probe
+end
+
+-- One probe for each process of these instances.
+local function probes_of(release, asked, instances)
+  local probes = {}
+  for _, instance in ipairs(instances) do
+    probes[instance.process] = probes[instance.process] or Health.probe_of(release, asked, instance.process)
+  end
+  return probes
+end
+
+-- How people are told which instance: "instance 2" of web, else "worker 2".
+local function shown(instance)
+  return ("%s %d"):format(instance.process == "web" and "instance" or instance.process, instance.position)
 end
 
 local function probe_http(probe, address)
@@ -81,9 +103,15 @@ function Health:probe_command(probe, instance)
   return false, ("exit status %d: %s"):format(result.code, result.output:match "^[^\n]*")
 end
 
+function Health:probe_up(instance)
+  local found = self.d.docker:inspect(instance.container or instance.name)
+  return found ~= nil and found.State.Running, found and found.State.Running and "runs" or "doesn't run"
+end
+
 -- One probe of one instance: ok, what it saw.
 function Health:probe(instance, probe)
   local ok, good, text = pcall(function()
+    if probe.up then return self:probe_up(instance) end
     if probe.command then return self:probe_command(probe, instance) end
     if probe.tcp then return probe_tcp(probe, instance.address) end
     return probe_http(probe, instance.address)
@@ -93,14 +121,18 @@ function Health:probe(instance, probe)
   return false, good.message or tostring(good)
 end
 
--- All instances once: ok, the first complaint.
-function Health:check(release, override)
-  local probe = Health.probe_of(release, override)
-  for _, instance in ipairs(self.d.releases:instances(release)) do
+-- All instances once: ok, the first complaint, and how many such in a row its process may have.
+-- `most_ms`: no probe takes longer.
+function Health:check(release, asked, most_ms)
+  local instances = self.d.releases:instances(release)
+  local probes = probes_of(release, asked, instances)
+  for _, instance in ipairs(instances) do
+    local probe = probes[instance.process]
+    probe.timeout = math.min(probe.timeout, most_ms or probe.timeout)
     local ok, text = self:probe(instance, probe)
-    if not ok then return false, ("instance %d %s"):format(instance.position, text) end
+    if not ok then return false, ("%s %s"):format(shown(instance), text), probe.failures end
   end
-  return true
+  return true, nil, 1
 end
 
 -- ---- waiting for a release ----
@@ -121,8 +153,8 @@ function Health:last_lines(instance)
 end
 
 function Health:unhealthy(code, instance, release, why, probes, hint)
-  error(err.new(code, ("release %d is not healthy: instance %d %s"):format(release.number,
-    instance.position, why), hint or "its probes and last log lines say why; the old version was not touched",
+  error(err.new(code, ("release %d is not healthy: %s %s"):format(release.number, shown(instance), why),
+    hint or "its probes and last log lines say why; the old version was not touched",
     { probes = probes, logs = self:last_lines(instance), instance = instance.name }), 0)
 end
 
@@ -156,6 +188,7 @@ end
 -- Waits until one instance had its successes in a row, and held for `settle` ms after that.
 function Health:wait_instance(ctx, release, instance, probe, settle)
   local begun, probes = ctx.asked_at, json.array {}
+  settle = math.max(settle, probe.up or 0)
   local in_row, failed, settled_from, wait = 0, 0, nil, FIRST_WAIT_MS
   while true do
     local ok, text = self:probe(instance, probe)
@@ -182,16 +215,17 @@ function Health:wait_instance(ctx, release, instance, probe, settle)
         :format(duration.text(probe.deadline), text), probes,
         "raise health.deadline if it needs longer; check the port and path it is probed at")
     end
-    if in_row == 1 then ctx.progress(("instance %d %s"):format(instance.position, text)) end
+    if in_row == 1 then ctx.progress(("%s %s"):format(shown(instance), text)) end
     task.sleep(settled_from and math.min(probe.interval, math.max(1, settle)) or wait)
     if settled_from and settle > 0 then self:check_alive(instance, release, probes) end
   end
 end
 
-function Health:wait(ctx, release, override, settle)
-  local probe = Health.probe_of(release, override)
-  tasks.each("probe", self.d.releases:instances(release), function(instance)
-    self:wait_instance(ctx, release, instance, probe, settle)
+function Health:wait(ctx, release, asked, settle)
+  local instances = self.d.releases:instances(release)
+  local probes = probes_of(release, asked, instances)
+  tasks.each("probe", instances, function(instance)
+    self:wait_instance(ctx, release, instance, probes[instance.process], settle)
   end)
   self.d.releases:mark_healthy(release)
   return { release = release.number, healthy = true }

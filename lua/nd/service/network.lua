@@ -16,6 +16,8 @@
 --   net:find_service(key) -> the same, or nil where it has none
 --   net:switch(key, {"ip:port", ...})   parks; these instances get new connections, {}: rejected;
 --       allocates the service address where there is none yet
+--   net:switch_all{{key=, targets=}, ...}   parks; the same for several at once, or for none
+--   net:services_of(app) -> {key, ...}      the services an app has
 --   net:targets(key) -> {"ip:port", ...}      net:remove(key)   parks; the address rests 120 s
 --   net:ensure_bridge(app) -> {network=, bridge=, subnet=, gateway=, index=}   parks; idempotent;
 --       app = {project=, environment=, app=}; makes the Docker network where it is missing
@@ -425,25 +427,55 @@ local function check_targets(targets, name)
   return list
 end
 
-function Network:switch(key, targets)
-  local name = service_key(key)
-  local list = check_targets(targets, name)
-  if #list == 0 and not self:find_service(key) then return end
-  self:service(key)
-  local s = self.services[name]
+function Network:switch(key, targets) self:switch_all { { key = key, targets = targets } } end
+
+-- Several services at once: all of them get their new targets, or none.
+function Network:switch_all(wanted)
+  local changes = {}
+  for _, w in ipairs(wanted) do
+    local list = check_targets(w.targets, service_key(w.key))
+    if #list > 0 or self:find_service(w.key) then
+      self:service(w.key)
+      local name = service_key(w.key)
+      changes[#changes + 1] = { name = name, service = self.services[name], targets = list }
+    end
+  end
+  if #changes == 0 then return end
   locked(self, function()
-    local before = s.targets
-    s.targets = list
-    local ok, err = pcall(apply, self, rules.switch(self.layout, s.index, s))
+    local services = {}
+    for i, c in ipairs(changes) do
+      services[i] = c.service
+      c.before, c.service.targets = c.service.targets, c.targets
+    end
+    local ok, err = pcall(apply, self, rules.switch(self.layout, services))
     if not ok then
-      s.targets = before
+      for _, c in ipairs(changes) do c.service.targets = c.before end
       error(err, 0)
     end
     changed(self)
   end)
-  -- A UDP flow has no end: its next packet would go on to the old instance.
-  if s.proto == "udp" then netfilter.forget { proto = "udp", within = s.address } end
-  self.on_event("network.switched", { service = name, address = s.address, targets = list })
+  for _, c in ipairs(changes) do
+    -- A UDP flow has no end: its next packet would go on to the old instance.
+    if c.service.proto == "udp" then
+      netfilter.forget { proto = "udp", within = c.service.address }
+    end
+    self.on_event("network.switched",
+      { service = c.name, address = c.service.address, targets = c.targets })
+  end
+end
+
+-- The keys of an app's services.
+function Network:services_of(app)
+  local list, prefix = {}, app_key(app) .. "/"
+  for _, name in ipairs(sorted_keys(self.services)) do
+    local process, port, proto = name:sub(#prefix + 1):match "^([^/]+)/(%d+)/?(%a*)$"
+    if name:sub(1, #prefix) == prefix and process and not self.services[name].freed_at then
+      list[#list + 1] = { project = app.project, environment = app.environment, app = app.app,
+        process = process, port = math.tointeger(tonumber(port)),
+        proto = proto ~= "" and proto or nil }
+    end
+  end
+  return list
 end
 
 function Network:remove(key)

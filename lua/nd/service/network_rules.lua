@@ -70,8 +70,11 @@ function rules.service(layout, n, s)
   return table.concat(out, "\n") .. "\n"
 end
 
-function rules.switch(layout, n, s)
-  return "*nat\n" .. rules.service(layout, n, s) .. "COMMIT\n"
+-- Services as they are to be, in one transaction.
+function rules.switch(layout, services)
+  local chains = {}
+  for i, s in ipairs(services) do chains[i] = rules.service(layout, s.index, s) end
+  return "*nat\n" .. table.concat(chains) .. "COMMIT\n"
 end
 
 -- A service that wasn't there: its chain and its dispatch rule in one transaction.

@@ -49,7 +49,7 @@ local function ended(self, row, event)
     { "UPDATE app SET updated_at = ? WHERE id = ?", clock.now(), row.app },
   }
   if app.live ~= row.release or app.stopped == 1 then return end
-  d.releases:retarget(app)
+  d.traffic:retarget(app)
   d.guard:nudge(app, true)
   self:revive_later(row)
 end
@@ -76,7 +76,7 @@ function handlers.start(self, row)
   local app = d.apps:by_id(row.app)
   local release = d.releases:by_id(row.release)
   if app.live == row.release then
-    local probe = Health.probe_of(release)
+    local probe = Health.probe_of(release, nil, row.process)
     probe.timeout = 500
     for _ = 1, READY_TRIES do
       if d.health:probe(row, probe) then break end
@@ -88,7 +88,7 @@ function handlers.start(self, row)
       clock.now(), row.id },
     d.store:event("instance.started", row.app, nil, { name = row.name }),
   }
-  if app.live == row.release then d.releases:retarget(app) end
+  if app.live == row.release then d.traffic:retarget(app) end
 end
 
 function Watch:handle(action, row, event)
@@ -183,7 +183,7 @@ function Watch:match_rows(found)
     if row.live == row.release and row.stopped == 0 and not running and not row.run_state then
       self:heal(row)
     elseif row.live == row.release and row.stopped == 1 and running then
-      d.releases:stop_containers(d.releases:by_id(row.release), 0) -- a stop that a crash cut short
+      d.instances:stop(d.releases:by_id(row.release), nil, 0) -- a stop that a crash cut short
     elseif (row.state == "running") ~= (running or false) and not row.run_state
       and not (running and row.state == "stopping") then
       if running and row.state == "exited" then
@@ -202,9 +202,9 @@ function Watch:heal(row)
   local app, release = d.apps:by_id(row.app), d.releases:by_id(row.release)
   log.info(("starting %s, which should run"):format(row.name))
   local ok, e = pcall(function()
-    d.releases:wake(app, release)
-    d.releases:set_restart(release, "unless-stopped")
-    d.releases:retarget(app)
+    d.instances:wake(app, release)
+    d.instances:set_restart(release, "unless-stopped")
+    d.traffic:retarget(app)
   end)
   if not ok then log.error(("can't start %s: %s"):format(row.name, tostring(e))) end
 end
@@ -239,7 +239,7 @@ end
 function Watch:set_policies()
   for _, app in ipairs(self.d.store:all("SELECT * FROM app WHERE live IS NOT NULL AND stopped = 0")) do
     local live = self.d.releases:live(app)
-    if live.state == "live" then self.d.releases:set_restart(live, "unless-stopped") end
+    if live.state == "live" then self.d.instances:set_restart(live, "unless-stopped") end
   end
 end
 

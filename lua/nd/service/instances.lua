@@ -1,0 +1,212 @@
+-- The containers of a release: created, started, woken, stopped, removed. Each is a row, durable
+-- before Docker hears of it, so that after a crash it is found by its name.
+
+local clock = require "clock"
+local fault = require "fault"
+local json = require "json"
+local log = require "log"
+local container = require "nd.service.container"
+local err = require "nd.error"
+local tasks = require "nd.tasks"
+local Apps = require "nd.service.app"
+local Process = require "nd.service.process"
+
+local GRACE_MS = 10 * 1000
+
+local Instances = {}
+Instances.__index = Instances
+
+function Instances.new(d) return setmetatable({ d = d }, Instances) end
+
+function Instances:image_of(app, release)
+  local image = self.d.docker:image(release.image_id)
+  if image then return image end
+  err.raise("image_not_found", ("the image %s of release %d is no longer on this host"):format(
+    release.image, release.number),
+    ("deploy it again: `ndctl deploy %s --app %s`"):format(release.image, app.name))
+end
+
+-- The addresses on the app's network that are taken.
+function Instances:addresses(app)
+  local used = {}
+  for _, row in ipairs(self.d.store:all([[SELECT address FROM instance JOIN release
+    ON release.id = instance.release WHERE release.app = ? AND gone_at IS NULL]], app.id)) do
+    used[#used + 1] = row.address
+  end
+  return used
+end
+
+-- The settings with which a process's containers are made. In an app of several processes each is
+-- told where the others answer.
+function Instances:settings(app, config, name)
+  local settings = Process.of(config, name)
+  if not config.processes then return settings end
+  for _, service in ipairs(Process.services(config)) do
+    local variable = Process.address_name(service.process)
+    settings.env[variable] = settings.env[variable]
+      or self.d.network:service(Apps.service(app, service.process, service.port)).at
+  end
+  return settings
+end
+
+-- Side by side, since each asks somebody else: the image, the network, and an address for each
+-- instance to come. -> image, net, {{name, address, process, position}}
+function Instances:prepare(app, release, config)
+  local d, key = self.d, Apps.net(app)
+  local image, net, list
+  tasks.all("prepare", {
+    function() image = self:image_of(app, release) end,
+    function() net = d.network:ensure_bridge(key) end,
+    function()
+      local used = self:addresses(app)
+      list = {}
+      for _, process in ipairs(Process.list(config, Process.LONG)) do
+        for position = 1, process.replicas do
+          local address = d.network:container_address(key, used)
+          used[#used + 1] = address
+          list[#list + 1] = { name = container.name(d, app, release.number, process.name, position),
+            address = address, process = process.name, position = position }
+        end
+      end
+    end,
+  })
+  return image, net, list
+end
+
+-- Makes the instances durable together with `statements`, and their secrets' directories.
+function Instances:record(release, list, statements)
+  for _, i in ipairs(list) do
+    statements[#statements + 1] = {
+      [[INSERT INTO instance (release, process, position, name, address, state)
+        VALUES ((SELECT id FROM release WHERE key = ?), ?, ?, ?, ?, 'starting')]],
+      release.key, i.process, i.position, i.name, i.address }
+  end
+  tasks.all("record", {
+    function() self.d.store:commit(statements) end,
+    function() for _, i in ipairs(list) do container.put_secrets(self.d, i.name) end end,
+  })
+end
+
+-- The name says whose it is: what has it already is a leftover of a crash.
+function Instances:create(name, spec)
+  local d = self.d
+  local ok, result = pcall(d.docker.create, d.docker, name, spec)
+  if ok then return result end
+  if result.code ~= "docker_conflict" then error(result, 0) end
+  d.docker:remove(name, { force = true })
+  return d.docker:create(name, spec)
+end
+
+-- Creates and starts the containers of these instance rows of a release, side by side.
+function Instances:start(app, release, rows, key, image, net)
+  local d = self.d
+  local config = json.decode(release.config)
+  tasks.each("start", rows, function(instance)
+    local id = self:create(instance.name, container.spec(d, app, release, image,
+      self:settings(app, config, instance.process), instance, net, key))
+    d.store:post { { "UPDATE instance SET container = ? WHERE id = ?", id, instance.id } }
+    fault.hit "container.created"
+    d.docker:start(id)
+    fault.hit "container.started"
+    d.store:post { {
+      "UPDATE instance SET state = 'running', started_at = ? WHERE id = ? AND state = 'starting'",
+      clock.now(), instance.id } }
+  end)
+end
+
+-- Docker restarts the live release's instances, and no others.
+function Instances:set_restart(release, policy)
+  for _, row in ipairs(self.d.releases:instances(release)) do
+    local ok, e = pcall(self.d.docker.update, self.d.docker, row.container or row.name,
+      { RestartPolicy = { Name = policy } })
+    if not ok and e.code == "cancelled" then error(e, 0) end
+    if not ok and e.code ~= "docker_not_found" then
+      log.warn(("can't set the restart policy of %s: %s"):format(row.name, tostring(e)))
+    end
+  end
+end
+
+-- How long a process may take from SIGTERM to its end.
+function Instances.grace(_, release, name)
+  local process = Process.of(json.decode(release.config), name)
+  return process and process.grace or GRACE_MS
+end
+
+-- SIGTERM, grace, SIGKILL; the containers stay. `rows`: some of the release's instances, else all;
+-- `grace_ms`: instead of each process's own.
+function Instances:stop(release, rows, grace_ms)
+  rows = rows or self.d.releases:instances(release)
+  for _, row in ipairs(rows) do
+    self.d.store:post { { "UPDATE instance SET state = 'stopping' WHERE id = ? AND state = 'running'", row.id } }
+  end
+  self.d.store:commit {}
+  tasks.each("stop", rows, function(row)
+    self.d.network:container_stops(row.address)
+    local grace = grace_ms or self:grace(release, row.process)
+    local ok, e = pcall(self.d.docker.stop, self.d.docker, row.container or row.name, math.ceil(grace / 1000))
+    if not ok and e.code ~= "docker_not_found" then error(e, 0) end
+    self.d.store:post { { "UPDATE instance SET state = 'exited' WHERE id = ?", row.id } }
+  end)
+end
+
+local function remove_container(d, row)
+  local found = row.state == "starting" and d.docker:inspect(row.name)
+  local ok, e = pcall(d.docker.remove, d.docker, row.container or row.name, { force = true, volumes = true })
+  if not ok and e.code ~= "docker_not_found" then error(e, 0) end
+  local id = found and found.Id or row.container
+  if row.state ~= "starting" or not id then return end
+  local strays = container.end_strays(id)
+  if strays > 0 then log.warn(("%s: ended %d processes that Docker had forgotten"):format(row.name, strays)) end
+end
+
+-- Removes containers of a release with what belongs to them: all, or those of `rows`.
+function Instances:remove(release, grace_ms, rows)
+  local d = self.d
+  d.store:commit {}
+  tasks.each("remove", rows or d.releases:instances(release), function(row)
+    if grace_ms > 0 and (row.state == "running" or row.state == "stopping") then
+      pcall(d.docker.stop, d.docker, row.container or row.name, math.ceil(grace_ms / 1000))
+    end
+    remove_container(d, row)
+    container.drop_secrets(d, row.name)
+    pcall(d.network.container_gone, d.network, row.address)
+    d.store:post { { "UPDATE instance SET state = 'gone', gone_at = ? WHERE id = ?", clock.now(), row.id } }
+  end)
+end
+
+-- Starts the stopped containers of a release; makes anew those that are gone or broken.
+function Instances:wake(app, release)
+  local d = self.d
+  d.network:ensure_bridge(Apps.net(app))
+  tasks.each("wake", d.releases:instances(release), function(row)
+    container.put_secrets(d, row.name)
+    local found = d.docker:inspect(row.name)
+    local ok, e = false, nil
+    if found and row.state == "stopping" then -- SIGTERM is on its way: it ends first
+      pcall(d.docker.stop, d.docker, found.Id, math.ceil(self:grace(release, row.process) / 1000))
+    end
+    if found then ok, e = pcall(d.docker.start, d.docker, found.Id) end
+    if not ok and e and e.code == "cancelled" then error(e, 0) end
+    if not ok then
+      if e then log.warn(("%s can't be started again, making it anew: %s"):format(row.name, tostring(e))) end
+      self:recreate(app, release, row)
+    end
+    d.store:post { { "UPDATE instance SET state = 'running', started_at = ? WHERE id = ?", clock.now(), row.id } }
+  end)
+  d.store:commit {}
+end
+
+-- A container that Docker can't start any more is removed and created anew, never restarted.
+function Instances:recreate(app, release, row)
+  local d = self.d
+  pcall(d.docker.remove, d.docker, row.name, { force = true })
+  local image = self:image_of(app, release)
+  local net = d.network:ensure_bridge(Apps.net(app))
+  container.put_secrets(d, row.name)
+  local id = d.docker:create(row.name, container.spec(d, app, release, image,
+    self:settings(app, json.decode(release.config), row.process), row, net, release.key))
+  d.store:post { { "UPDATE instance SET container = ? WHERE id = ?", id, row.id } }
+  d.docker:start(id)
+end
+
+return Instances

@@ -1,0 +1,130 @@
+-- Which instances get an app's new connections: a service address for each process that listens.
+--
+-- The services of a release are switched together or not at all. What a switch records is the
+-- app's live release; the rules follow the database at a start, and whenever an instance comes
+-- or goes (`retarget`).
+
+local clock = require "clock"
+local json = require "json"
+local log = require "log"
+local task = require "task"
+local Apps = require "nd.service.app"
+local Process = require "nd.service.process"
+
+local Traffic = {}
+Traffic.__index = Traffic
+
+function Traffic.new(d)
+  return setmetatable({ d = d, deciding = {}, decided = task.signal() }, Traffic)
+end
+
+local function targets_of(service, rows)
+  local targets = {}
+  for _, row in ipairs(rows) do
+    if row.state == "running" and row.process == service.process then
+      targets[#targets + 1] = row.address .. ":" .. service.target
+    end
+  end
+  table.sort(targets)
+  return targets
+end
+
+-- What every service of the app is to have while `release` serves; nil: nothing does.
+local function wanted(self, app, release)
+  local list, named = {}, {}
+  local rows = release and self.d.releases:instances(release) or {}
+  for _, service in ipairs(release and Process.services(json.decode(release.config)) or {}) do
+    local key = Apps.service(app, service.process, service.port)
+    named[key.process .. ":" .. key.port] = true
+    list[#list + 1] = { key = key, targets = targets_of(service, rows) }
+  end
+  for _, key in ipairs(self.d.network:services_of(Apps.net(app))) do
+    if not named[key.process .. ":" .. key.port] then list[#list + 1] = { key = key, targets = {} } end
+  end
+  return list
+end
+
+-- One at a time decides where an app's traffic goes, from reading what is live to recording it.
+local function deciding(self, app, fn, ...)
+  while self.deciding[app.id] do self.decided:wait() end
+  self.deciding[app.id] = true
+  local ok, result = pcall(fn, self, app, ...)
+  self.deciding[app.id] = nil
+  self.decided:notify()
+  if not ok then error(result, 0) end
+  return result
+end
+
+local function switch(self, app, release)
+  local d = self.d
+  local old = d.releases:live(app)
+  local config = json.decode(release.config)
+  d.apps:check_routes(app, config)
+  local before = d.store:all("SELECT domain, tls, proxy_type FROM route WHERE app = ?", app.id)
+  d.network:service(Apps.service(app)) -- an app without a host name has an address too
+  d.apps:set_routes(app, config.routes)
+  local ok, e = pcall(d.network.switch_all, d.network, wanted(self, app, release))
+  if not ok then
+    d.apps:set_routes(app, before)
+    error(e, 0)
+  end
+  local now = clock.now()
+  local statements = {
+    { "UPDATE app SET live = ?, stopped = 0, updated_at = ? WHERE id = ?", release.id, now, app.id },
+    { "UPDATE release SET state = 'live', live_at = ?, drain_until = NULL, keep_until = NULL WHERE id = ?",
+      now, release.id },
+    d.releases:changed(app, release, "live"),
+    d.store:event("app.changed", app.id, nil, { release = release.number }),
+  }
+  if old and old.id ~= release.id then
+    statements[#statements + 1] = { "UPDATE release SET state = 'draining' WHERE id = ? AND state = 'live'", old.id }
+    statements[#statements + 1] = d.releases:changed(app, old, "draining")
+  end
+  d.store:post(statements)
+  d.guard:watch(app, release)
+  return { release = release.number, before = old and old.number }
+end
+
+function Traffic:switch(app, release) return deciding(self, app, switch, release) end
+
+local function put_back(self, app)
+  local live = self.d.releases:live(app)
+  self.d.apps:set_routes(app, live and json.decode(live.config).routes or {})
+  local stopped = self.d.apps:by_id(app.id).stopped == 1
+  self.d.network:switch_all(wanted(self, app, not stopped and live or nil))
+end
+
+-- After a switch that failed or was interrupted: traffic and host names are those of what is live.
+function Traffic:put_back(app) return deciding(self, app, put_back) end
+
+-- Nothing of the app gets new connections any more.
+function Traffic:silence(app) self.d.network:switch_all(wanted(self, app, nil)) end
+
+local function retarget(self, app)
+  self.d.store:commit {} -- a switch may just have been recorded
+  app = self.d.apps:by_id(app.id)
+  local live = app and app.live and self.d.releases:by_id(app.live)
+  if not live or app.stopped == 1 then return end
+  self.d.network:switch_all(wanted(self, app, live))
+end
+
+-- Sends the services' traffic to those instances of the live release that run.
+function Traffic:retarget(app) return deciding(self, app, retarget) end
+
+local function differs(self, app)
+  for _, w in ipairs(wanted(self, app, self.d.releases:live(app))) do
+    if table.concat(w.targets, " ") ~= table.concat(self.d.network:targets(w.key), " ") then return true end
+  end
+end
+
+-- At start: the database says what is live; the rules may be one switch behind or ahead.
+function Traffic:retarget_all()
+  for _, app in ipairs(self.d.store:all("SELECT * FROM app WHERE live IS NOT NULL AND stopped = 0")) do
+    if differs(self, app) then
+      local ok, e = pcall(self.retarget, self, app)
+      if not ok then log.warn(("can't send the traffic of %s to its release: %s"):format(app.name, tostring(e))) end
+    end
+  end
+end
+
+return Traffic
