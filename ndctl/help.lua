@@ -10,10 +10,15 @@ local help = {
   name = "help",
   summary = "Explain ndctl, or one command, with examples.",
   args = { { "command", many = true, optional = true } },
+  options = {
+    { "man", type = "flag", doc = "as a manual page, for man -l -" },
+    { "output", value = "DIR", doc = "with --man: write the pages of all commands there" },
+  },
   permission = "local", json = false,
   examples = {
     { "ndctl help deploy", "all options of deploy" },
     { "ndctl help runs watch", "one command of a family" },
+    { "ndctl help --man deploy", "the text of ndctl-deploy(1)" },
   },
 }
 
@@ -149,7 +154,14 @@ end
 
 function help.run(ctx)
   local words = ctx.args.command or {}
-  if #words == 0 then
+  local man = (ctx.options.man or ctx.options.output) and require "ndctl.lib.man"
+  if ctx.options.output then
+    out.progress(man.write(ctx.options.output))
+  elseif man then
+    local _, page
+    if words[1] then _, page = man.of(help.find { words[1] }) else _, page = man.overview() end
+    out.print((page:gsub("\n$", "")))
+  elseif #words == 0 then
     out.print(help.overview())
   else
     out.print(help.of(help.find(words)))
