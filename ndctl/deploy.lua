@@ -74,7 +74,7 @@ local function read_file(ctx)
       ctx.options.app))
     return nil
   end
-  return config.body(config.for_environment(value, ctx.options.env))
+  return config.body(config.for_environment(value, ctx.client().environment))
 end
 
 -- The body of POST /deploy from the file and the options.

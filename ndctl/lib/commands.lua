@@ -18,9 +18,11 @@ local commands = {}
 
 -- The order in which `ndctl help` shows them.
 commands.groups = {
-  { "Deploy", { "deploy", "run", "swap", "rollback", "restart", "stop", "destroy" } },
+  { "Deploy", { "deploy", "run", "swap", "rollback", "restart", "stop", "destroy",
+    "diff" } },
   { "Watch", { "status", "apps", "ps", "logs", "events", "runs" } },
-  { "Set up", { "recipe", "token", "context", "completion", "doctor", "version", "help" } },
+  { "Set up", { "recipe", "token", "context", "config", "completion", "doctor", "version",
+    "help" } },
 }
 
 function commands.names()

@@ -1,7 +1,8 @@
 -- lib/fail.lua - errors of ndctl and the exit status of every outcome.
 --
 -- An error is a table {code, message, hint?, data?, http?}: `http` is the status of the answer that
--- carried it, `run` is set where a run that was followed ended badly. Exit statuses: 0 done,
+-- carried it, `run` is set where a run that was followed ended badly, `exit` where a command has a
+-- status of its own for it. Exit statuses: 0 done,
 -- 1 failed, 2 usage, 3 not allowed, 4 not found, 5 conflict, 6 unhealthy or timed out,
 -- 7 daemon unreachable, 130 interrupted.
 
@@ -39,6 +40,7 @@ local bad_release = {
 
 function fail.status(err)
   local code = err.code or ""
+  if err.exit then return err.exit end
   if err.run and (bad_release[code] or err.bad_release) then return 6 end
   if by_code[code] then return by_code[code] end
   if code:find("^bad_") then return 2 end

@@ -221,6 +221,13 @@ function Runs:plan(request)
     changes = self:changes(request) }
 end
 
+-- The same name may stand for another image by now.
+function Runs:image_change(list, live, image)
+  add_change(list, "image", live and live.image, image)
+  local found = live and live.image == image and self.d.docker:image(image)
+  if found then add_change(list, "image_id", live.image_id, found.Id) end
+end
+
 -- What the new release would have that the live one has not.
 function Runs:changes(request)
   local list = json.array {}
@@ -233,7 +240,7 @@ function Runs:changes(request)
   local sorted = {}
   for name in pairs(names) do sorted[#sorted + 1] = name end
   table.sort(sorted)
-  if request.params.image then add_change(list, "image", live and live.image, request.params.image) end
+  if request.params.image then self:image_change(list, live, request.params.image) end
   for _, name in ipairs(sorted) do add_change(list, name, old[name], new[name]) end
   return list
 end
