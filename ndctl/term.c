@@ -6,9 +6,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/mem.h"
 #include "script/task.h"
 
 enum { LINE_MOST = 4096 };
@@ -57,9 +59,11 @@ static int term_access(lua_State *L)
 /* A question on the terminal: the loop watches it, so that Ctrl-C still interrupts. */
 struct ask_op {
     struct nd_op op;
-    uv_poll_t poll;     /* open until closed is called */
-    int fd;             /* /dev/tty, owned; or stdin, borrowed */
-    bool end;           /* end of input */
+    uv_poll_t poll; /* open until closed is called */
+    int fd;         /* /dev/tty, owned; or stdin, borrowed */
+    bool end;       /* end of input */
+    bool secret;    /* `before` is to be put back */
+    struct termios before;
     struct nd_buf line; /* without its newline */
 };
 
@@ -67,6 +71,10 @@ static void on_ask_closed(uv_handle_t *handle)
 {
     struct ask_op *ask = handle->data;
 
+    if (ask->secret) {
+        tcsetattr(ask->fd, TCSANOW, &ask->before);
+        (void)!write(ask->fd == STDIN_FILENO ? STDERR_FILENO : ask->fd, "\n", 1);
+    }
     if (ask->fd != STDIN_FILENO)
         close(ask->fd);
     nd_op_done(&ask->op);
@@ -120,7 +128,11 @@ static void ask_cancel(void *op)
 
 static void ask_fini(void *op)
 {
-    nd_buf_fini(&((struct ask_op *)op)->line);
+    struct nd_buf *line = &((struct ask_op *)op)->line;
+
+    if (line->data)
+        nd_zero(line->data, line->capacity);
+    nd_buf_fini(line);
 }
 
 static const struct nd_op_type ask_type = {
@@ -141,10 +153,23 @@ static int terminal(void)
     return fd;
 }
 
+/* From here on what is typed isn't shown; where that can't be had, it is asked all the same. */
+static void hide_typing(struct ask_op *ask)
+{
+    struct termios hidden;
+
+    if (tcgetattr(ask->fd, &ask->before) < 0)
+        return;
+    hidden = ask->before;
+    hidden.c_lflag &= ~(tcflag_t)ECHO;
+    ask->secret = tcsetattr(ask->fd, TCSANOW, &hidden) == 0;
+}
+
 static int term_ask(lua_State *L)
 {
     size_t length;
     const char *prompt = luaL_checklstring(L, 1, &length);
+    bool secret = lua_toboolean(L, 2);
     struct ask_op *ask = nd_op_new(L, &ask_type);
     int rc;
 
@@ -168,6 +193,8 @@ static int term_ask(lua_State *L)
         return nd_op_park(L, ask);
     }
     ask->poll.data = ask;
+    if (secret)
+        hide_typing(ask);
     uv_poll_start(&ask->poll, UV_READABLE | UV_DISCONNECT, on_ask_readable);
     return nd_op_park(L, ask);
 }

@@ -15,7 +15,8 @@ BUILD_PACKAGES=(gcc libc6-dev cmake ninja-build pkg-config musl-tools "node-llht
   liblua5.4-dev)
 RUN_PACKAGES=(docker.io iptables iproute2 caddy curl jq util-linux)
 TEST_PACKAGES=(libcmocka-dev lua5.4 lua-busted lua-check clang clang-format llvm
-  "libclang-rt-dev|libclang-rt-18-dev" git docker-registry nginx python3 sqlite3 nftables conntrack procps)
+  "libclang-rt-dev|libclang-rt-18-dev" git docker-registry nginx python3 sqlite3 nftables conntrack procps
+  zsh fish bash-completion mandoc)
 
 package_installed() {
   [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]

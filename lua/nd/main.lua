@@ -70,12 +70,11 @@ local function build(o, programs)
     apps = "app", releases = "release", instances = "instances", traffic = "traffic",
     recipes = "recipe", runs = "runs", health = "health", drain = "drain",
     guard = "guard", watch = "watch",
+    registries = "registry", seal = "seal",
   } do
     d[name] = require("nd.service." .. module).new(d)
   end
 end
-
-function M.registry_auth() end -- credentials come with `ndctl registry login`
 
 -- The group whose members may use the socket, where the host has it; else only root may.
 local function socket_group()
@@ -115,8 +114,7 @@ local function recover(interrupted)
 end
 
 local function serve(o, programs)
-  d = { options = o, version = M.version, started = clock.monotonic(), stop_signal = task.signal(),
-    registry_auth = M.registry_auth }
+  d = { options = o, version = M.version, started = clock.monotonic(), stop_signal = task.signal() }
   fs.mkdir(o.state_dir, 448) -- 0700
   local lock <close> = fs.lock(o.state_dir .. "/lock") -- luacheck: ignore
   o.init_path = programs .. "/nd-init"

@@ -21,7 +21,7 @@ commands.groups = {
   { "Deploy", { "deploy", "run", "swap", "rollback", "restart", "stop", "destroy",
     "diff" } },
   { "Watch", { "status", "apps", "ps", "logs", "events", "runs" } },
-  { "Set up", { "recipe", "token", "context", "config", "completion", "doctor", "version",
+  { "Set up", { "recipe", "token", "registry", "context", "config", "completion", "doctor", "version",
     "help" } },
 }
 

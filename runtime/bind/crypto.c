@@ -5,12 +5,16 @@
  *   equal(a, b) -> boolean, in constant time                   uuid() -> version 7, lower case
  *   hex(s) unhex(text)   base64(s) unbase64(text)   base64url(s) unbase64url(text) (no padding)
  *       the decoders return nil for what isn't well-formed
+ *   seal(key, purpose, plain) -> bytes    unseal(key, purpose, seal) -> plain | nil
+ *       authenticated encryption under a key of 32 bytes (engine/seal.h)
  */
 #include "engine/crypto.h"
 
+#include "base/mem.h"
 #include "bind/bind.h"
+#include "engine/seal.h"
 
-enum { RANDOM_MOST = 1024 * 1024 };
+enum { RANDOM_MOST = 1024 * 1024, SEAL_MOST = 16 * 1024 * 1024 };
 
 static int crypto_random(lua_State *L)
 {
@@ -147,6 +151,51 @@ static int crypto_unbase64url(lua_State *L)
     return decode(L, ND_BASE64_URL);
 }
 
+ND_RAISES static const uint8_t *check_key(lua_State *L, int index)
+{
+    size_t length;
+    const char *key = luaL_checklstring(L, index, &length);
+
+    luaL_argcheck(L, length == ND_SEAL_KEY, index, "not a key of 32 bytes");
+    return (const uint8_t *)key;
+}
+
+ND_RAISES static struct nd_seal_text check_text(lua_State *L, int index)
+{
+    struct nd_seal_text text;
+
+    text.data = luaL_checklstring(L, index, &text.length);
+    luaL_argcheck(L, text.length <= SEAL_MOST, index, "longer than 16 MiB");
+    return text;
+}
+
+static int crypto_seal(lua_State *L)
+{
+    const uint8_t *key = check_key(L, 1);
+    struct nd_seal_text purpose = check_text(L, 2), plain = check_text(L, 3);
+    struct nd_buf out = {0};
+
+    nd_seal(key, purpose, plain, &out);
+    return push_text(L, &out, 0);
+}
+
+static int crypto_unseal(lua_State *L)
+{
+    const uint8_t *key = check_key(L, 1);
+    struct nd_seal_text purpose = check_text(L, 2), seal = check_text(L, 3);
+    struct nd_buf out = {0};
+    int rc = nd_unseal(key, purpose, seal, &out);
+
+    if (rc < 0)
+        lua_pushnil(L);
+    else
+        lua_pushlstring(L, out.data, out.length);
+    if (out.data)
+        nd_zero(out.data, out.capacity);
+    nd_buf_fini(&out);
+    return 1;
+}
+
 static const luaL_Reg functions[] = {{"random", crypto_random},
                                      {"sha256", crypto_sha256},
                                      {"hmac", crypto_hmac},
@@ -158,6 +207,8 @@ static const luaL_Reg functions[] = {{"random", crypto_random},
                                      {"unbase64", crypto_unbase64},
                                      {"base64url", crypto_base64url},
                                      {"unbase64url", crypto_unbase64url},
+                                     {"seal", crypto_seal},
+                                     {"unseal", crypto_unseal},
                                      {NULL, NULL}};
 
 int nd_open_crypto(lua_State *L)

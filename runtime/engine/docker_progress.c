@@ -27,15 +27,15 @@ int nd_docker_registry_error(const char *doing, const char *words, struct nd_err
     } kinds[] = {
         /* The Hub says "denied" of what does not exist: the more likely reason goes first. */
         {"repository does not exist", "image_not_found",
-         "check the name; for a private image, give registry credentials"},
+         "check the name; for a private image: ndctl registry login HOST"},
         {"manifest unknown", "image_not_found", "check the tag or digest"},
         {"not found", "image_not_found", "check the name and the tag"},
         {"no such image", "image_not_found", "check the name and the tag"},
         {"name unknown", "image_not_found", "check the name and the tag"},
-        {"unauthorized", "registry_denied", "give registry credentials, or check those given"},
-        {"authentication required", "registry_denied", "give registry credentials"},
-        {"no basic auth", "registry_denied", "give registry credentials"},
-        {"denied", "registry_denied", "check the registry credentials and their rights"},
+        {"unauthorized", "registry_denied", "ndctl registry login HOST stores credentials for it"},
+        {"authentication required", "registry_denied", "ndctl registry login HOST stores them"},
+        {"no basic auth", "registry_denied", "ndctl registry login HOST stores credentials for it"},
+        {"denied", "registry_denied", "ndctl registry list shows whose credentials are used"},
         {"no space left", "pull_failed", "free disk space: `docker system df` shows what uses it"},
         {"", "pull_failed", "can this host reach the registry? `docker pull` on it tells more"},
     };

@@ -47,6 +47,29 @@ describe("crypto", function()
     end
   end)
 
+  it("unseals what it sealed, for the same key and purpose only", function()
+    local key, other = ("k"):rep(32), ("K"):rep(32)
+    for _, plain in ipairs { "", "s", ("\0\xff"):rep(5000) } do
+      local seal = crypto.seal(key, "registry a", plain)
+      assert.equal(#plain + 29, #seal)
+      assert.are_not.equal(seal, crypto.seal(key, "registry a", plain))
+      assert.equal(plain, crypto.unseal(key, "registry a", seal))
+      assert.is_nil(crypto.unseal(other, "registry a", seal))
+      assert.is_nil(crypto.unseal(key, "registry b", seal))
+      for at = 1, math.min(#seal, 40) do
+        local byte = string.char(seal:byte(at) ~ 1)
+        assert.is_nil(crypto.unseal(key, "registry a", seal:sub(1, at - 1) .. byte .. seal:sub(at + 1)))
+      end
+      for length = 0, math.min(#seal - 1, 40) do
+        assert.is_nil(crypto.unseal(key, "registry a", seal:sub(1, length)))
+      end
+    end
+    -- AES-256-GCM itself: test case 14 of its specification (McGrew and Viega).
+    assert.equal(("\0"):rep(16), crypto.unseal(("\0"):rep(32), "", "\1" .. ("\0"):rep(12)
+      .. crypto.unhex "cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919"))
+    assert.has_error(function() crypto.seal("short", "", "") end)
+  end)
+
   it("writes and reads hex", function()
     assert.equal("00ff10", crypto.hex("\0\xff\x10"))
     assert.equal("\0\xff\x10", crypto.unhex("00FF10"))

@@ -40,7 +40,7 @@ local function add(tag)
   end
 end
 
-for _, tag in ipairs { "deploy", "apps", "runs", "recipes", "host", "tokens", "streams", "openapi" } do
+for _, tag in ipairs { "deploy", "apps", "runs", "recipes", "host", "tokens", "registries", "streams", "openapi" } do
   add(tag)
 end
 

@@ -41,6 +41,7 @@ local tags = {
   { "recipes", "The strategies there are." },
   { "host", "The host and the daemon itself." },
   { "tokens", "Who may ask over TCP." },
+  { "registries", "Credentials for private images." },
   { "streams", "Events and logs, as WebSockets or as a list." },
   { "openapi", "This description." },
 }

@@ -124,6 +124,14 @@ local requests = {
     params = { type = "object", description = "The recipe's parameters; `app` is app_name." },
   }), { "recipe", "app_name" }),
 
+  RegistryLogin = closed({
+    host = { type = "string", minLength = 1, maxLength = 253,
+      description = "As images name it: ghcr.io, registry.example.com:5000; docker.io is Docker's own." },
+    username = { type = "string", minLength = 1, maxLength = 256 },
+    password = { type = "string", minLength = 1, maxLength = 16384, writeOnly = true,
+      description = "Or an access token. It is never shown again." },
+  }, { "host", "username", "password" }),
+
   TokenRequest = closed({ name = text, role = ref "Role" }, { "name" }),
   Role = { type = "string", enum = array { "admin", "deployer", "viewer" }, default = "admin" },
 }
@@ -140,6 +148,7 @@ requests.RunRequest.example = { recipe = "bluegreen", app_name = "myapp",
   params = { image = "myimage:v2", drain = "5s" } }
 requests.RecipeFiles.example = { name = "mine", files = { ["recipe.lua"] =
   'return recipe { summary = "Nothing yet.", params = {}, run = function() end }' } }
+requests.RegistryLogin.example = { host = "ghcr.io", username = "robot", password = "an-access-token" }
 requests.TokenRequest.example = { name = "ci", role = "deployer" }
 
 -- ---- answers ----
@@ -223,6 +232,9 @@ local answers = {
 
   Token = object({ name = text, role = text, token = doc(text, "Shown once, when it is made."),
     created_at = time }, { "name" }),
+
+  Registry = object({ host = text, username = text, created_at = time },
+    { "host", "username", "created_at" }),
 
   SystemMetrics = object({
     cpu = doc(number, "Per cent since the last look."), memory = doc(number, "Per cent in use."),

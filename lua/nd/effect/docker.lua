@@ -19,7 +19,7 @@ return {
       local found = docker:image(image)
       if not found then
         ctx.intend()
-        docker:pull(image, { auth = ctx.d:registry_auth(image), progress = function(p)
+        docker:pull(image, { auth = ctx.d.registries:auth(image), progress = function(p)
           ctx.progress(p.text, p.done, p.total)
         end })
         found = docker:image(image)
