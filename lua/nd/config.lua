@@ -19,8 +19,11 @@ M.options = {
   { "sys_root", "/sys", "DIR", "where /sys is" },
   { "recipe_dir", "/etc/nextdeploy/recipes", "DIR", "recipes of your own" },
   { "service_cidr", "10.201.0.0/16", "CIDR", "range of service addresses and containers" },
+  { "proxy", "caddy", "NAME", "the proxy of routes that name none: caddy, nginx, or none" },
   { "http_port", 80, "PORT", "the proxy's HTTP port" },
   { "https_port", 443, "PORT", "the proxy's HTTPS port" },
+  { "nginx_http_port", 0, "PORT", "nginx's, where Caddy has the other (default: the same)" },
+  { "nginx_https_port", 0, "PORT", "the same for HTTPS" },
   { "proxy_address", nil, "ADDR", "the address the proxy listens on (default: every one)" },
   { "log_format", "text", "text|json", "how the log is written" },
   { "log_level", "info", "LEVEL", "debug, info, warn or error" },
@@ -131,6 +134,11 @@ function M.load(argv)
     err.raise("bad_config", ("listen: %s is not a loopback address, and TLS is not there yet"):format(out.address),
       "listen on 127.0.0.1 and reach it through ssh -L")
   end
+  if out.nginx_http_port == 0 then out.nginx_http_port = out.http_port end
+  if out.nginx_https_port == 0 then out.nginx_https_port = out.https_port end
+  if out.proxy ~= "caddy" and out.proxy ~= "nginx" and out.proxy ~= "none" then
+    err.raise("bad_config", ("proxy: must be caddy, nginx or none, got '%s'"):format(out.proxy))
+  end
   if out.log_format ~= "text" and out.log_format ~= "json" then
     err.raise("bad_config", ("log_format: must be text or json, got '%s'"):format(out.log_format))
   end
@@ -141,7 +149,7 @@ function M.help()
   local lines = { "usage: nextdeployd [options]", "" }
   for _, o in ipairs(M.options) do
     lines[#lines + 1] = ("  --%-24s %s%s"):format(o[1]:gsub("_", "-") .. " " .. o[3], o[4],
-      o[2] and (" (%s)"):format(o[2]) or "")
+      o[2] and o[2] ~= 0 and (" (%s)"):format(o[2]) or "")
   end
   for _, f in ipairs(M.flags) do lines[#lines + 1] = ("  --%-24s %s"):format(f[1]:gsub("_", "-"), f[2]) end
   return table.concat(lines, "\n")

@@ -11,6 +11,7 @@ local log = require "log"
 local server = require "server"
 local task = require "task"
 local api = require "nd.api"
+local app_config = require "nd.service.app_config"
 local config = require "nd.config"
 local network = require "nd.service.network"
 local proxy = require "nd.service.proxy"
@@ -62,9 +63,11 @@ local function build(o, programs)
   }
   d.proxy = proxy.new {
     instance = d.store.instance, state_dir = o.state_dir, run_dir = o.run_dir,
-    http_port = o.http_port, https_port = o.https_port, address = o.proxy_address,
-    on_event = on_event,
+    default = o.proxy, http_port = o.http_port, https_port = o.https_port,
+    nginx_http_port = o.nginx_http_port, nginx_https_port = o.nginx_https_port,
+    address = o.proxy_address, on_event = on_event,
   }
+  app_config.default_proxy = o.proxy
   d.worker_options = { path = programs .. "/nd-worker" }
   for name, module in pairs {
     apps = "app", releases = "release", instances = "instances", traffic = "traffic",
@@ -100,9 +103,11 @@ local function recover(interrupted)
   d.traffic:retarget_all()
   local routes = {}
   for _, r in ipairs(d.store:all(
-    "SELECT domain, tls, app.* FROM route JOIN app ON app.id = route.app")) do
+    "SELECT domain, tls, proxy_type, app.* FROM route JOIN app ON app.id = route.app")) do
     local service = d.network:find_service(d.apps.service(r))
-    if service then routes[r.domain] = { at = service.at, tls = r.tls } end
+    if service then
+      routes[r.domain] = { at = service.at, tls = r.tls, proxy_type = r.proxy_type }
+    end
   end
   d.proxy:set_all(routes)
   d.proxy:start()

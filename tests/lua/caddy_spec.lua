@@ -7,43 +7,9 @@ local process = require "process"
 local task = require "task"
 local proxy = require "nd.service.proxy"
 
-local pid = fs.read("/proc/self/stat"):match("^%d+")
-local bin = process.run { argv = { "readlink", "/proc/" .. pid .. "/exe" } }.stdout:match("^(.*)/")
-
--- Ports nobody listens on, apart for each test process.
-local function ports(count)
-  local taken = {}
-  for line in fs.read("/proc/net/tcp"):gmatch("[^\n]+") do
-    taken[tonumber(line:match(":(%x%x%x%x) ") or "", 16) or 0] = true
-  end
-  local out, at = {}, 20000 + tonumber(pid) * 20 % 10000
-  while #out < count do
-    at = at + 1
-    if not taken[at] then out[#out + 1] = at end
-  end
-  return table.unpack(out)
-end
-
-local function wait_for(what, fn)
-  for _ = 1, 500 do
-    local ok, value = pcall(fn)
-    if ok and value then return value end
-    task.sleep(10)
-  end
-  error("gave up waiting for " .. what)
-end
-
-local function background(name, argv, env)
-  return task.spawn(name, function()
-    return process.run { argv = argv, env = env, max_output = 1 << 20 }
-  end)
-end
-
-local function code_of(fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  return err.code, err
-end
+local here = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$")
+local edge = dofile(here .. "/lib/edge.lua")
+local bin, wait_for, code_of = edge.bin, edge.wait_for, edge.code_of
 
 describe("host names", function()
   it("are made lower case and lose the root's dot", function()
@@ -69,11 +35,11 @@ describe("the proxy", function()
   local dir, p, http_port, https_port, port_a, port_b, port_none
   local children = {}
 
-  local function get(host, path, headers)
+  local function get(host, path, headers, timeout)
     headers = headers or {}
     headers.Host = host
     return http.request { url = "http://127.0.0.1:" .. http_port .. (path or "/"),
-      headers = headers, timeout_ms = 8000 }
+      headers = headers, timeout_ms = timeout or 8000 }
   end
 
   local function curl(host, ...)
@@ -92,9 +58,9 @@ describe("the proxy", function()
 
   local function start_caddy()
     local config = dir .. "/proxy/caddy.json"
-    children.caddy = background("caddy", { "caddy", "run", "--config", config },
+    children.caddy = edge.background("caddy", { "caddy", "run", "--config", config },
       { PATH = os.getenv "PATH", HOME = dir })
-    wait_for("Caddy", function() return p:sync() == "up" end)
+    wait_for("Caddy", function() return p:sync "caddy" == "up" end)
   end
 
   local function stop(name)
@@ -108,19 +74,13 @@ describe("the proxy", function()
     dir = os.tmpname()
     os.remove(dir)
     fs.mkdir(dir)
-    http_port, https_port, port_a, port_b, port_none = ports(5)
+    http_port, https_port, port_a, port_b, port_none = edge.ports(5)
     p = new()
     p:write_config()
     for name, port in pairs { a = port_a, b = port_b } do
-      children[name] = background("app " .. name, { bin .. "/nd-sample" },
-        { PORT = tostring(port), VERSION = name })
+      children[name] = edge.app(port, name)
     end
     start_caddy()
-    for _, port in ipairs { port_a, port_b } do
-      wait_for("the app", function()
-        return http.request { url = "http://127.0.0.1:" .. port .. "/", timeout_ms = 1000 }
-      end)
-    end
   end)
 
   teardown(function()
@@ -139,7 +99,8 @@ describe("the proxy", function()
     assert.equal("b\n", get("b.test").body)
     p:remove("b.test")
     assert.equal(404, get("b.test").status)
-    assert.same({ { host = "a.test", at = "127.0.0.1:" .. port_a, tls = "off" } }, p:list())
+    assert.same({ { host = "a.test", at = "127.0.0.1:" .. port_a, tls = "off",
+      proxy_type = "caddy" } }, p:list())
   end)
 
   it("finds a host however it is written", function()
@@ -226,12 +187,39 @@ describe("the proxy", function()
     assert.truthy(report.kinds.get.ok > 100)
   end)
 
+  it("shows who comes that a host is under maintenance, and reloads nothing for it", function()
+    p:mark("maintenance", "a.test", true)
+    local r = get "A.Test."
+    assert.equal(503, r.status)
+    assert.equal("60", r.headers["retry-after"])
+    assert.truthy(r.body:find("maintenance", 1, true))
+    p:mark("maintenance", "a.test", false)
+    assert.equal("a\n", get("a.test").body)
+    p:set_marks("maintenance", { ["a.test"] = true })
+    assert.equal(503, get("a.test").status)
+    p:set_marks("maintenance", {})
+    assert.equal("a\n", get("a.test").body)
+  end)
+
+  it("waits longer for an app that is paused", function()
+    p:set("late.test", "127.0.0.1:" .. port_none, "off")
+    p:mark("paused", "late.test", true)
+    local late = task.spawn("late", get, "late.test", nil, nil, 12000)
+    task.sleep(3500) -- longer than a host is waited for that isn't paused
+    children.load = edge.app(port_none, "late")
+    assert.equal("late\n", late:join(12000).body)
+    p:remove "late.test"
+    stop "load"
+    wait_for("its end", function()
+      return not pcall(http.request, { url = "http://127.0.0.1:" .. port_none .. "/" })
+    end)
+  end)
+
   it("waits for an app that is being switched, and says so when nothing comes", function()
     p:set("late.test", "127.0.0.1:" .. port_none, "off")
     local late = task.spawn("late", get, "late.test")
     task.sleep(300)
-    children.load = background("late app", { bin .. "/nd-sample" },
-      { PORT = tostring(port_none), VERSION = "late" })
+    children.load = edge.app(port_none, "late")
     assert.equal("late\n", late:join(8000).body)
     stop "load"
     wait_for("its end", function()
@@ -276,19 +264,19 @@ describe("the proxy", function()
 
   it("takes a new configuration, and keeps the old one when the new can't work", function()
     local other = new { https_port = port_none }
-    assert.equal("up", other:sync())
+    assert.equal("up", other:sync "caddy")
     assert.equal("a\n", get("a.test").body)
     assert.is_false(p:check()[1].ok) -- doctor says so, and leaves it
     assert.is_true(other:check()[1].ok)
-    assert.equal("up", p:sync())
+    assert.equal("up", p:sync "caddy")
     local bad = new { https_port = port_a } -- the app listens there
-    bad.address = "192.0.2.77" -- not an address of this host
-    assert.equal("refused", bad:sync())
-    local code, err = code_of(bad.require_up, bad)
+    bad.drivers.caddy.address = "192.0.2.77" -- not an address of this host
+    assert.equal("refused", bad:sync "caddy")
+    local code, err = code_of(bad.require_up, bad, "caddy")
     assert.equal("proxy_refused", code)
     assert.truthy(err.hint)
     assert.equal("a\n", get("a.test").body)
-    p:require_up()
+    p:require_up "caddy"
   end)
 
   it("says so when Caddy isn't there, and routes still wait for it", function()
@@ -296,7 +284,7 @@ describe("the proxy", function()
     wait_for("its end", function()
       return not pcall(http.request, { url = "http://127.0.0.1:" .. http_port .. "/" })
     end)
-    local code, err = code_of(p.require_up, p)
+    local code, err = code_of(p.require_up, p, "caddy")
     assert.equal("proxy_down", code)
     assert.truthy(err.hint:find("caddy run", 1, true))
     assert.is_false(p:check()[1].ok)

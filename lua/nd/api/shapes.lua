@@ -16,6 +16,9 @@ local port = { type = "integer", minimum = 1, maximum = 65535 }
 local duration = one_of(text, number)
 duration.description = 'A duration: "500ms", "30s", "1h30m", or a number of seconds.'
 
+local proxy_type = { type = "string", enum = array { "caddy", "nginx", "none" },
+  description = "Who serves the host name; without it the daemon's own choice." }
+
 local function texts(description)
   return { type = "object", description = description, additionalProperties = text }
 end
@@ -84,7 +87,7 @@ local requests = {
 
   RouteRequest = { oneOf = array { text, closed({ domain = text,
     tls = { type = "string", enum = array { "internal", "off" } },
-    proxy_type = { type = "string", enum = array { "caddy", "none" } } }, { "domain" }) } },
+    proxy_type = proxy_type }, { "domain" }) } },
 
   DeployRequest = closed(fields(key, {
     image = { type = "string", minLength = 1,
@@ -93,7 +96,7 @@ local requests = {
       description = "Plain variables, visible in `docker inspect`; replaces the earlier ones." },
     port = doc(port, "The port the app listens on inside its container."),
     domain = doc(text, "The host name that the proxy sends to the app."),
-    proxy_type = { type = "string", enum = array { "caddy", "none" } },
+    proxy_type = proxy_type,
     tls = { type = "string", enum = array { "internal", "off" },
       description = "Whose certificate the proxy shows; off is plain HTTP." },
     strategy = doc(text, "blue-green, recreate, or the name of any recipe with these parameters."),

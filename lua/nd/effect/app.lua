@@ -109,9 +109,14 @@ M["app.deactivate"] = {
 -- The switch doesn't need the proxy; who wants the host names does, and is told.
 local function warn_unserved(ctx, release)
   local d, routes = ctx.d, json.decode(release.config).routes or {}
-  if #routes == 0 or d.proxy.state == "up" or d.proxy:sync() == "up" then return end
-  d.store:post { ctx.run:event("run.log", { level = "warn", text = ("warning: %s is not served: %s (%s)"):format(
-    routes[1].domain, d.proxy.problem.message, d.proxy.problem.hint) }) }
+  for _, route in ipairs(routes) do
+    local kind = route.proxy_type
+    if d.proxy:state(kind) ~= "up" and d.proxy:sync(kind) ~= "up" then
+      local problem = d.proxy:problem(kind)
+      d.store:post { ctx.run:event("run.log", { level = "warn", text = ("warning: %s is not served: %s (%s)"):format(
+        route.domain, problem.message, problem.hint) }) }
+    end
+  end
 end
 
 -- Sends new connections to this release. Established ones stay where they are. As the pivot it has

@@ -158,8 +158,10 @@ end
 
 -- A host name that the proxy doesn't serve is the app's problem too.
 local function unserved(d, routes)
-  local problem = #routes > 0 and d.proxy and d.proxy.problem
-  return problem and ("%s is not served: %s"):format(routes[1].domain, problem.message) or nil
+  for _, route in ipairs(d.proxy and routes or {}) do
+    local problem = d.proxy:problem(route.proxy_type)
+    if problem then return ("%s is not served: %s"):format(route.domain, problem.message) end
+  end
 end
 
 function Apps:status(app)
@@ -241,7 +243,7 @@ function Apps:set_routes(app, routes)
   end
   local at = #routes > 0 and d.network:service(Apps.service(app)).at
   for _, r in ipairs(routes) do
-    if had[r.domain] ~= r.tls .. r.proxy_type then d.proxy:set(r.domain, at, r.tls) end
+    if had[r.domain] ~= r.tls .. r.proxy_type then d.proxy:set(r.domain, at, r.tls, r.proxy_type) end
   end
   for _, r in ipairs(old) do
     if not wanted[r.domain] then d.proxy:remove(r.domain) end

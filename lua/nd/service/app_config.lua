@@ -12,7 +12,7 @@ local json = require "json"
 local duration = require "nd.duration"
 local health = require "nd.recipe.health"
 
-local M = {}
+local M = { default_proxy = "caddy" } -- of the daemon's options; main.lua sets it
 
 local function bad(field, value, want, hint)
   err.raise("bad_request", ("%s: %s, got %s"):format(field, want,
@@ -106,7 +106,7 @@ end
 
 local one_of = {
   tls = { off = true, internal = true },
-  proxy_type = { caddy = true, none = true },
+  proxy_type = { caddy = true, nginx = true, none = true },
 }
 
 local function choice(field, value)
@@ -125,7 +125,7 @@ local function routes(value)
   for i, r in ipairs(value) do
     if type(r) == "string" then r = { domain = r } end
     out[i] = { domain = M.domain(r.domain), tls = choice("tls", r.tls or "off"),
-      proxy_type = choice("proxy_type", r.proxy_type or "caddy") }
+      proxy_type = choice("proxy_type", r.proxy_type or M.default_proxy) }
   end
   return out
 end

@@ -1,18 +1,21 @@
--- caddy.lua - Caddy's configuration, made once: adding an app never changes it.
+-- caddy_config.lua - Caddy's configuration, made once: adding an app never changes it.
 --
 -- Caddy before 2.7 closes every WebSocket, other apps' too, whenever its configuration changes. So
 -- the configuration is one catch-all, and what it serves is in files:
 --
 --   <routes>/plain/<host>/<address>:<port>    an empty file: http://host goes to that address
 --   <routes>/tls/<host>/<address>:<port>      the same for https://host; http:// is redirected
+--   <marks>/maintenance/<host>                503 with Retry-After, whatever else there is
+--   <marks>/paused/<host>                     a connect that fails is tried for 30 s, not for 3
 --
 -- A request finds its file by the directory of its host (one readdir and one stat, which the
 -- kernel answers from memory), and the file's name is where it goes. Certificates are made on
 -- demand by Caddy's own authority, for hosts that have a directory: Caddy asks itself, so this
 -- works without the daemon. Clients trust <data>/pki/authorities/local/root.crt.
 --
---   caddy.config{ instance=, routes=dir, data=dir, socket=path, http_port=80, https_port=443,
---                 address="" } -> table, to be written as JSON. Pure; nothing here waits.
+--   caddy.config{ instance=, routes=dir, marks=dir, data=dir, socket=path, http_port=80,
+--                 https_port=443, address="" } -> table, to be written as JSON. Pure; nothing here
+--                 waits.
 
 local json = require "json"
 
@@ -49,6 +52,13 @@ local function normalise()
   }
 end
 
+local function marked(o, kind)
+  return {
+    header_regexp = { Host = { pattern = HOST } },
+    file = { root = o.marks .. "/" .. kind, try_files = json.array { "/{http.request.host}" } },
+  }
+end
+
 local function host_file(dir)
   return {
     header_regexp = { Host = { pattern = HOST } },
@@ -59,11 +69,20 @@ end
 -- Sends `Connection: close` upstream (WebSockets aside), so that the app closes first and keeps
 -- the TIME_WAIT, and so that a switched service address is obeyed at once. A connect that fails is
 -- tried again, also for POST: nothing was sent yet.
---
+local function to_app(try)
+  return {
+    handler = "reverse_proxy",
+    upstreams = json.array { { dial = "{http.regexp.up.1}" } },
+    transport = { protocol = "http", keep_alive = { enabled = false },
+      dial_timeout = "500ms", compression = false },
+    load_balancing = try,
+  }
+end
+
 -- The limit on the body is there for its reader, which remembers the body's end. Go's transport
 -- asks for it once more than there are bytes; when the app has answered by then, the server has
 -- closed the body, and the transport takes that for a failure and cuts the answer off.
-local function forward()
+local function forward(o)
   return {
     handler = "subroute",
     routes = json.array { {
@@ -72,13 +91,10 @@ local function forward()
       handle = json.array { { handler = "request_body", max_size = NO_LIMIT }, {
         -- takes out Caddy's own; the app's comes later and stays
         handler = "headers", response = { delete = json.array { "Server" } },
-      }, {
-        handler = "reverse_proxy",
-        upstreams = json.array { { dial = "{http.regexp.up.1}" } },
-        transport = { protocol = "http", keep_alive = { enabled = false },
-          dial_timeout = "500ms", compression = false },
-        load_balancing = { try_duration = "3s", try_interval = "50ms" },
-      } },
+      }, { handler = "subroute", routes = json.array {
+        route(marked(o, "paused"), to_app { try_duration = "30s", try_interval = "100ms" }),
+        route(nil, to_app { try_duration = "3s", try_interval = "50ms" }),
+      } } },
       terminal = true,
     }, {
       handle = json.array { { handler = "error", status_code = 503 } }, -- a file we didn't write
@@ -95,6 +111,13 @@ end
 local function errors()
   return { routes = json.array { route(nil, text("{http.error.status_code}",
     "{http.error.status_code}: nothing answers for {http.request.host} right now\n")) } }
+end
+
+local function maintenance(o)
+  local page = text(503, "503: {http.request.host} is down for maintenance, and will be back soon\n")
+  page.headers["Retry-After"] = json.array { "60" }
+  page.headers["Cache-Control"] = json.array { "no-store" }
+  return route(marked(o, "maintenance"), page)
 end
 
 local function own_address(o) return o.address ~= "" and o.address or "127.0.0.1" end
@@ -122,7 +145,8 @@ local function plain_server(o)
       route(asked, text(200, "yes\n")),
       route(local_only(o, caddy.ASK), text(404, "no\n")),
       normalise(),
-      route(host_file(o.routes .. "/plain"), forward()),
+      maintenance(o),
+      route(host_file(o.routes .. "/plain"), forward(o)),
       route(host_file(o.routes .. "/tls"), redirect),
       not_found(),
     },
@@ -139,7 +163,8 @@ local function tls_server(o)
     strict_sni_host = true,
     routes = json.array {
       normalise(),
-      route(host_file(o.routes .. "/tls"), forward()),
+      maintenance(o),
+      route(host_file(o.routes .. "/tls"), forward(o)),
       not_found(),
     },
     errors = errors(),
