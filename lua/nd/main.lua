@@ -72,7 +72,7 @@ local function build(o, programs)
   for name, module in pairs {
     apps = "app", releases = "release", instances = "instances", traffic = "traffic",
     recipes = "recipe", runs = "runs", health = "health", drain = "drain",
-    guard = "guard", watch = "watch",
+    guard = "guard", watch = "watch", jobs = "jobs",
     registries = "registry", seal = "seal",
   } do
     d[name] = require("nd.service." .. module).new(d)
@@ -116,6 +116,7 @@ local function recover(interrupted)
   d.runs:resume(interrupted)
   d.drain:resume()
   d.guard:resume()
+  d.jobs:resume()
 end
 
 local function serve(o, programs)

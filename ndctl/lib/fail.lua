@@ -27,7 +27,8 @@ local by_code = {
   usage = 2, config = 2, cancelled = 130, declined = 1, unreachable = 7, lost = 7,
   not_allowed = 3, unauthorized = 3, forbidden = 3, capability = 3, run_conflict = 5,
   host_taken = 5, volume_in_use = 5, release_live = 5, nothing_to_roll_back = 5, past_pivot = 5,
-  run_ended = 5, unhealthy = 6, not_found = 4, recipe_syntax = 2, registry_denied = 3,
+  run_ended = 5, job_ended = 5, job_of_run = 5, unhealthy = 6, not_found = 4, recipe_syntax = 2,
+  registry_denied = 3,
 }
 
 local by_http = { [400] = 2, [401] = 3, [403] = 3, [404] = 4, [409] = 5, [504] = 6 }
@@ -35,7 +36,7 @@ local by_http = { [400] = 2, [401] = 3, [403] = 3, [404] = 4, [409] = 5, [504] =
 -- What a bad release looks like when its run fails: it never served, whatever the reason.
 local bad_release = {
   unhealthy = true, image_not_found = true, start_failed = true, exited = true, crashed = true,
-  oom_killed = true, docker_refused = true, registry_denied = true, pull_failed = true,
+  oom_killed = true, release_failed = true, docker_refused = true, registry_denied = true, pull_failed = true,
 }
 
 function fail.status(err)

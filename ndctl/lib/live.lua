@@ -176,6 +176,12 @@ handlers["run.log"] = function(self, data)
     .. text.clean(data.text or ""))
 end
 
+-- What a command of the run prints.
+handlers["run.output"] = function(self, data)
+  self:finished((self.options.tty and "           | " or "output         ")
+    .. text.clean(data.text or ""))
+end
+
 handlers["run.undo"] = function(self, data)
   self:finished(self:line(data.ok == false and "failed" or "undo", nil,
     data.ok == false and ("undo: %s"):format(data.label) or data.label or "undo"))

@@ -15,6 +15,7 @@ return recipe {
   run = function(p)
     local blue  = app.live(p.app)
     local image = docker.pull(p.image)              -- pinned to its digest from here on
+    app.prepare(p.app, image)                       -- its release command, where it has one
     local green = app.start(p.app, image)           -- its undo, app.remove, comes with it
     health.wait(green, p.health, p.settle)          -- raises with the probes and the last log lines
     pivot(app.switch, p.app, green)                 -- from here on only forward

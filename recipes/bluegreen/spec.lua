@@ -8,7 +8,7 @@ describe("bluegreen", function()
   it("starts the new version beside the old and switches when it is healthy", function()
     local run = world.run("bluegreen", params)
     assert.equal("done", run.state)
-    assert.same({ "app.live", "docker.pull", "app.start", "health.wait", "app.switch", "app.retire" },
+    assert.same({ "app.live", "docker.pull", "app.prepare", "app.start", "health.wait", "app.switch", "app.retire" },
       run.asked)
     assert.equal("app.switch", run.pivot)
   end)

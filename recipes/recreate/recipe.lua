@@ -15,6 +15,7 @@ return recipe {
     local image = docker.pull(p.image)              -- before the gap begins
     local old   = app.live(p.app)
     app.stop(old, { drain = p.drain })              -- the gap begins; its undo starts it again
+    app.prepare(p.app, image)                       -- its release command, where it has one
     local new   = app.start(p.app, image)
     health.wait(new, p.health)
     pivot(app.switch, p.app, new)                   -- the gap ends

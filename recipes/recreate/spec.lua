@@ -8,7 +8,7 @@ describe("recreate", function()
   it("pulls first, then stops the old, then starts the new", function()
     local run = world.run("recreate", params)
     assert.equal("done", run.state)
-    assert.same({ "docker.pull", "app.live", "app.stop", "app.start", "health.wait", "app.switch",
+    assert.same({ "docker.pull", "app.live", "app.stop", "app.prepare", "app.start", "health.wait", "app.switch",
       "app.retire" }, run.asked)
     assert.equal("app.switch", run.pivot)
   end)

@@ -32,6 +32,7 @@ local usual = {
   ["app.previous"] = release(1, "kept"),
   ["app.release"] = function(_, n) return release(n or 1, n == 2 and "live" or "kept") end,
   ["app.start"] = release(3, "created"),
+  ["app.prepare"] = { exit_code = 0 },
   ["app.activate"] = function(handle) return handle end,
   ["app.switch"] = function(_, handle) return { release = handle.release, before = 2 } end,
   ["app.stop"] = function(handle)

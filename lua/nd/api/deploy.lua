@@ -101,6 +101,7 @@ local function restart(c)
   local spec = json.decode(release.config)
   local named = d.docker:image(release.image) -- its name may stand for another image by now
   local image = named and named.Id == release.image_id and release.image or release.image_id
+  spec.prepared = true -- the release command has had its run
   local run = d.runs:start { app = app, recipe = choose_strategy({}, spec), spec = spec,
     owner = c.user.name, params = { app = app.name, image = image } }
   return wait_for(c, run, "App restarted")

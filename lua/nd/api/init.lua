@@ -40,7 +40,8 @@ local function add(tag)
   end
 end
 
-for _, tag in ipairs { "deploy", "apps", "runs", "recipes", "host", "tokens", "registries", "streams", "openapi" } do
+for _, tag in ipairs { "deploy", "apps", "runs", "jobs", "recipes", "host", "tokens", "registries", "streams",
+  "openapi" } do
   add(tag)
 end
 

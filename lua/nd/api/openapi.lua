@@ -40,6 +40,7 @@ local tags = {
   { "runs", "Runs of recipes, as they go and as they went." },
   { "recipes", "The strategies there are." },
   { "host", "The host and the daemon itself." },
+  { "jobs", "One-off containers: release commands, schedules, jobs on demand." },
   { "tokens", "Who may ask over TCP." },
   { "registries", "Credentials for private images." },
   { "streams", "Events and logs, as WebSockets or as a list." },

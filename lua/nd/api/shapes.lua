@@ -135,6 +135,11 @@ local requests = {
       description = "Or an access token. It is never shown again." },
   }, { "host", "username", "password" }),
 
+  JobRequest = closed(fields(key, {
+    process = doc(text, "Of kind job or cron."),
+    arguments = doc(list(text), "Added to its command."),
+  }), { "app_name", "process" }),
+
   TokenRequest = closed({ name = text, role = ref "Role" }, { "name" }),
   Role = { type = "string", enum = array { "admin", "deployer", "viewer" }, default = "admin" },
 }
@@ -152,6 +157,7 @@ requests.RunRequest.example = { recipe = "bluegreen", app_name = "myapp",
 requests.RecipeFiles.example = { name = "mine", files = { ["recipe.lua"] =
   'return recipe { summary = "Nothing yet.", params = {}, run = function() end }' } }
 requests.RegistryLogin.example = { host = "ghcr.io", username = "robot", password = "an-access-token" }
+requests.JobRequest.example = { app_name = "myapp", process = "report" }
 requests.TokenRequest.example = { name = "ci", role = "deployer" }
 
 -- ---- answers ----
@@ -210,6 +216,17 @@ local answers = {
     step = doc(text, "The last thing it asked for."), error = ref "RunError",
     params = { type = "object" }, result = any, effects = list(ref "Effect"),
   }, { "id", "app", "recipe", "state", "owner", "started_at", "params" }),
+
+  Job = object({
+    id = integer, app = text, project = text, environment = text,
+    process = doc(text, "The process; `release` for a release command."),
+    trigger = { type = "string", enum = array { "release", "cron", "person" } },
+    state = { type = "string", enum = array { "starting", "running", "done", "failed", "skipped" } },
+    release = doc(integer, "Number of the release it belongs to, or was to."), image = text,
+    command = list(text), exit_code = integer, error = ref "RunError", owner = text,
+    run_id = doc(text, "The run of a release command."), due_at = time, created_at = time,
+    started_at = time, ended_at = time, output = doc(list(text), "Its last lines."),
+  }, { "id", "app", "process", "trigger", "state", "release", "image", "command", "created_at" }),
 
   Effect = object({
     n = doc(integer, "In the order asked."), name = text, version = integer, args = list(any),

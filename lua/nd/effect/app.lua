@@ -51,6 +51,29 @@ M["app.release"] = read(
   end)
 M["app.release"].args = { app_arg, { "number", "number", "optional" } }
 
+local function release_command(ctx)
+  local spec = ctx.spec or ctx.d.apps:spec(ctx.app, {})
+  return not spec.prepared and spec.release and spec
+end
+
+-- Runs the app's release command, where it has one, in a container of the new image; a failure of
+-- it ends the run before anything was switched.
+M["app.prepare"] = {
+  version = 1, class = "read", planned = true, capability = "app", args = { app_arg, { "image", "image" } },
+  label_of = function(ctx)
+    local spec = release_command(ctx)
+    return spec and "run the release command: " .. table.concat(spec.release.command, " ") or ""
+  end,
+  act = function(ctx, _, image)
+    local spec = release_command(ctx)
+    if not spec then return json.null end
+    ctx.intend()
+    return ctx.d.jobs:release_command(ctx, image, spec)
+  end,
+  clean = function(ctx) ctx.d.jobs:release_clean(ctx) end,
+  plan = function() return json.null end,
+}
+
 M["app.start"] = {
   version = 1, class = "act", capability = "app", commits = true,
   args = { app_arg, { "image", "image" }, { "options", "table", "optional" } },

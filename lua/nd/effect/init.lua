@@ -9,6 +9,7 @@
 --   capability  what a recipe must be allowed ("app", "docker", "http", "time")
 --   args        {{name, type[, "optional"]}, ...}; types as in `types` below
 --   label(...)  what a person reads in the plan and in `runs show`
+--   label_of(ctx, ...)  the same where it depends on the app; "" for what is of no interest
 --   act(ctx, ...)      does it; returns a JSON value or raises
 --   commits            its first step is a commit, which takes the intent along, and nothing before
 --                      reads what an earlier effect wrote; a read that may have to act calls
@@ -16,7 +17,7 @@
 --   observe(ctx, ...)  after a crash: the result if it happened, nil if not
 --   clean(ctx, ...)    after a failure or cancellation: leaves nothing behind; idempotent
 --   undo(args, result) -> {effect=, args=, label=}   data, journaled with the answer
---   planned            a read that has a line in the plan (acts all have)
+--   planned            a read that has a line in the plan (acts all have), unless its label is ""
 --   plan(ctx, ...)     a plausible result for `--plan`, which acts on nothing
 --   deadline(ctx, ...) ms after it was asked; wake(ctx, ...) for sleeps
 
@@ -88,9 +89,13 @@ function M.check(def, e, run)
   if e.pivot == 1 then run.pivot_asked = e.n end
 end
 
-function M.label(def, e)
-  if not def.label then return e.name end
-  local ok, text = pcall(def.label, M.unpack(e))
+-- context(): makes the effect's ctx.
+function M.label(def, e, context)
+  if not def.label and not def.label_of then return e.name end
+  local ok, text = pcall(function()
+    if def.label_of then return def.label_of(context(), M.unpack(e)) end
+    return def.label(M.unpack(e))
+  end)
   return ok and text or e.name
 end
 

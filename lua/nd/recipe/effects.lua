@@ -20,6 +20,7 @@ return {
   { "app.live", 1, "read", { "app" } },
   { "app.previous", 1, "read", { "app" } },
   { "app.release", 1, "read", { "app", "number?" } },
+  { "app.prepare", 1, "act", { "app", "image" } },
   { "app.start", 1, "act", { "app", "image", { "options?", { grace = "duration" } } } },
   { "app.activate", 1, "act", { "release" } },
   { "app.switch", 1, "act", { "app", "release" } },

@@ -253,6 +253,7 @@ end
 -- Removes the app and all that is its own.
 function Apps:destroy(app)
   local d = self.d
+  d.jobs:halt_all(app, "the app was destroyed")
   self:set_routes(app, {})
   for _, key in ipairs(d.network:services_of(Apps.net(app))) do d.network:remove(key) end
   for _, release in ipairs(d.store:all("SELECT * FROM release WHERE app = ? AND state <> 'gone'", app.id)) do

@@ -30,7 +30,8 @@ end
 function Instances:addresses(app)
   local used = {}
   for _, row in ipairs(self.d.store:all([[SELECT address FROM instance JOIN release
-    ON release.id = instance.release WHERE release.app = ? AND gone_at IS NULL]], app.id)) do
+    ON release.id = instance.release WHERE release.app = ?1 AND gone_at IS NULL
+    UNION SELECT address FROM job WHERE app = ?1 AND gone_at IS NULL]], app.id)) do
     used[#used + 1] = row.address
   end
   return used

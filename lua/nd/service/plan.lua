@@ -50,9 +50,9 @@ function Plan:drop_undos(gone)
 end
 
 function Plan:note(def, e, value)
-  if def.class ~= "read" or def.planned then
-    self.lines[#self.lines + 1] = effects.label(def, e)
-      .. (e.pivot == 1 and "  (from here on only forward)" or "")
+  local label = (def.class ~= "read" or def.planned) and effects.label(def, e, function() return self.ctx end)
+  if label and label ~= "" then
+    self.lines[#self.lines + 1] = label .. (e.pivot == 1 and "  (from here on only forward)" or "")
   end
   self.passed = self.passed or e.pivot == 1
   if e.name == "undo.set" then

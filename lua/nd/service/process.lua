@@ -13,10 +13,12 @@ local shared = { "user", "volumes", "memory", "cpu", "grace" }
 local of_web = { "command", "port", "replicas", "health" }
 
 -- Settings of one process: {name, kind, command, env, port, replicas, health, ...}; nil where the
--- configuration has none of this name.
+-- configuration has none of this name. "release" is the release command.
 function M.of(config, name)
   local own
-  if config.processes then
+  if name == "release" then
+    own = config.release and { kind = "job", command = config.release.command, timeout = config.release.timeout }
+  elseif config.processes then
     own = config.processes[name]
   elseif name == "web" then
     own = { kind = "web" }

@@ -138,6 +138,7 @@ function Releases:start(ctx, image, options)
     web.replicas = options.replicas
   end
   for name, value in pairs(options.env or {}) do spec.env[name] = value end
+  spec.prepared = nil
   self:remove_by_key(app, ctx.key)
   self:check_writers(app, spec)
   local known = d.store:get("SELECT number FROM release WHERE key = ?", ctx.key)
@@ -345,6 +346,7 @@ function Releases:user_stop(app)
   d.store:commit { { "UPDATE app SET stopped = 1, updated_at = ? WHERE id = ?", clock.now(), app.id } }
   d.guard:leave(app)
   d.traffic:silence(app)
+  d.jobs:halt_all(app, "the app was stopped")
   d.drain:wait_idle(release, clock.now() + DRAIN_MS)
   d.instances:stop(release)
   d.store:commit { d.store:event("app.changed", app.id, nil, { status = "stopped" }) }

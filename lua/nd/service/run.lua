@@ -220,7 +220,7 @@ function Run:journal(asked)
     at = asked.at, args = asked.args or json.array {}, pivot = asked.pivot and 1 or 0,
     asked_at = clock.now(), undone = 0,
   }
-  e.label = def and effects.label(def, e) or e.name
+  e.label = def and effects.label(def, e, function() return self:context(e) end) or e.name
   self.effects[e.n] = e
   self.count = math.max(self.count, e.n)
   self:fault(e, "before")

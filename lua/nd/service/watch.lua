@@ -32,6 +32,7 @@ end
 local function has_row(self, id, name)
   return self.d.store:get(
     "SELECT 1 AS one FROM instance WHERE gone_at IS NULL AND (container = ? OR name = ?)", id, name)
+    or self.d.jobs:owns(name)
 end
 
 -- ---- events ----
@@ -163,6 +164,7 @@ function Watch:reconcile()
     self:match_rows(found)
     self:judge_strangers(found)
     self:tidy_apps()
+    d.jobs:sweep()
     self:sweep_secrets()
   end)
   if not ok and e.code ~= "cancelled" then log.warn("reconciling: " .. tostring(e)) end
@@ -251,7 +253,8 @@ function Watch:sweep_secrets()
   local names = fs.exists(dir) and fs.list(dir) or {}
   d.store:commit {}
   for _, name in ipairs(names) do
-    if not d.store:get("SELECT 1 AS one FROM instance WHERE name = ? AND gone_at IS NULL", name) then
+    if not d.store:get("SELECT 1 AS one FROM instance WHERE name = ? AND gone_at IS NULL", name)
+      and not d.jobs:owns(name) then
       container.drop_secrets(d, name)
     end
   end
