@@ -3,20 +3,15 @@ local db = require "db"
 local fs = require "fs"
 local task = require "task"
 
-local function raised(fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.is_table(err)
-  return err
-end
+local here = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$")
+local spec = dofile(here .. "/lib/spec.lua")
+local raised = spec.raised
 
 describe("db", function()
   local dir, c
 
   before_each(function()
-    dir = os.tmpname()
-    os.remove(dir)
-    fs.mkdir(dir, 448)
+    dir = spec.folder()
     c = db.open(dir .. "/t.db")
     c:script [[
       CREATE TABLE app (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, n INTEGER,

@@ -3,20 +3,15 @@ local fs = require "fs"
 local process = require "process"
 local task = require "task"
 
-local function raised(fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.is_table(err)
-  return err
-end
+local here = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$")
+local spec = dofile(here .. "/lib/spec.lua")
+local raised = spec.raised
 
 describe("fs", function()
   local dir
 
   before_each(function()
-    dir = os.tmpname()
-    os.remove(dir)
-    fs.mkdir(dir, tonumber("700", 8))
+    dir = spec.folder()
   end)
 
   after_each(function()

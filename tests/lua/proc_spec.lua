@@ -2,12 +2,9 @@
 local fs = require "fs"
 local proc = require "proc"
 
-local function raised(fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.is_table(err)
-  return err
-end
+local here = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$")
+local spec = dofile(here .. "/lib/spec.lua")
+local raised = spec.raised
 
 describe("proc", function()
   local root

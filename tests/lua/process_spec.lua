@@ -2,12 +2,9 @@
 local process = require "process"
 local task = require "task"
 
-local function raised(fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.is_table(err)
-  return err
-end
+local here = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$")
+local spec = dofile(here .. "/lib/spec.lua")
+local raised = spec.raised
 
 describe("process.run", function()
   it("gives back what a program wrote and how it ended", function()

@@ -8,13 +8,9 @@ local clock = require "clock"
 local fs = require "fs"
 local crypto = require "crypto"
 
-local function until_true(condition, ms)
-  local deadline = clock.monotonic() + (ms or 5000)
-  while not condition() do
-    assert(clock.monotonic() < deadline, "not in time")
-    task.sleep(2)
-  end
-end
+local here = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$")
+local spec = dofile(here .. "/lib/spec.lua")
+local until_true = spec.until_true
 
 describe("server", function()
   local s, port, handler

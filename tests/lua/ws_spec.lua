@@ -3,22 +3,11 @@ local server = require "server"
 local ws = require "ws"
 local http = require "http"
 local task = require "task"
-local clock = require "clock"
 local crypto = require "crypto"
 
-local function until_true(condition, ms)
-  local deadline = clock.monotonic() + (ms or 5000)
-  while not condition() do
-    assert(clock.monotonic() < deadline, "not in time")
-    task.sleep(2)
-  end
-end
-
-local function raised(fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  return err
-end
+local here = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$")
+local spec = dofile(here .. "/lib/spec.lua")
+local raised, until_true = spec.raised, spec.until_true
 
 describe("ws", function()
   local s, url, conversation, ended
