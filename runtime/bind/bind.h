@@ -11,7 +11,9 @@
 
 /* X(module): a file bind/<module>.c with int nd_open_<module>(lua_State *). */
 #define ND_BIND_MODULES(X)                                                                         \
-    X(clock)     /* now, monotonic, format */                                                      \
+    X(exposition)                                                                                  \
+    X(cgroup)    /* what containers use */                                                         \
+    X(clock)     /* now, monotonic, format, lag */                                                 \
     X(crypto)    /* random, sha256, hmac, equal, uuid */                                           \
     X(db)        /* SQLite: open, get, all, write */                                               \
     X(docker)    /* the Engine: calls, pull, logs, events */                                       \
@@ -22,6 +24,7 @@
     X(netfilter) /* iptables-restore, backend, watch for flushes */                                \
     X(proc)      /* host metrics, a process's connections */                                       \
     X(process)   /* child processes */                                                             \
+    X(series)    /* rings of recent numbers */                                                     \
     X(server)    /* HTTP and WebSocket server */                                                   \
     X(worker)    /* nd-worker processes */                                                         \
     X(ws)        /* WebSocket client */

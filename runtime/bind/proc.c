@@ -4,13 +4,17 @@
  *   host{proc_root="/proc", sys_root="/sys", disk_path="/"} -> table        waits
  *       cpu, memory, disk (percent, one decimal), uptime ("1h42m"), uptime_seconds,
  *       load {1, 5, 15 min}, cores, memory_total, memory_available, swap_total, swap_free,
- *       disk_total, disk_free, network_received, network_sent (bytes),
- *       pressure {cpu, memory, io} (percent; absent without PSI)
+ *       disk_total, disk_free, network_received, network_sent, disk_read, disk_written (bytes),
+ *       pressure {cpu, memory, io} (percent; absent without PSI), and what programs want beside:
+ *       memory_free, disk_unused, waited {cpu, memory, io} (seconds since boot; as pressure),
+ *       cpu_times {user, nice, system, idle, iowait, irq, softirq, steal} (seconds since boot),
+ *       boot_time (UTC seconds)
  *       cpu is since the last call in this Lua state, the first one since boot
  *   connections(pid[, port[, {proc_root=}]]) -> established, half           waits
  *       two lists of {peer="10.0.0.7:51234", local_port=, state="established"|"close_wait"}:
  *       whoever is in the second has stopped sending, but may still read. Code not_found.
  *   process(pid[, {proc_root=}]) -> {state, parent, start (ticks), rss (bytes)} | nil
+ *   self() -> {cpu, start (seconds), rss, virtual (bytes), fds, fds_most}: this process
  *   duration(seconds) -> "1h42m"
  */
 #include "engine/proc.h"
@@ -66,6 +70,15 @@ static void set_bytes(lua_State *L, const char *name, uint64_t value)
     lua_setfield(L, -2, name);
 }
 
+static void set_three(lua_State *L, const char *name, double cpu, double memory, double io)
+{
+    lua_createtable(L, 0, 3);
+    set_number(L, "cpu", cpu);
+    set_number(L, "memory", memory);
+    set_number(L, "io", io);
+    lua_setfield(L, -2, name);
+}
+
 static double one_decimal(double percent)
 {
     return round(percent * 10) / 10;
@@ -112,7 +125,7 @@ static void push_metrics(lua_State *L, const struct nd_host_metrics *m)
 {
     char uptime[32];
 
-    lua_createtable(L, 0, 18);
+    lua_createtable(L, 0, 26);
     set_number(L, "cpu", one_decimal(m->cpu));
     set_number(L, "memory", one_decimal(m->memory));
     set_number(L, "disk", one_decimal(m->disk));
@@ -125,6 +138,11 @@ static void push_metrics(lua_State *L, const struct nd_host_metrics *m)
     set_bytes(L, "memory_available", m->memory_available);
     set_bytes(L, "swap_total", m->swap_total);
     set_bytes(L, "swap_free", m->swap_free);
+    set_bytes(L, "memory_free", m->memory_free);
+    set_bytes(L, "disk_unused", m->disk_unused);
+    set_bytes(L, "disk_read", m->disk_read);
+    set_bytes(L, "disk_written", m->disk_written);
+    set_bytes(L, "boot_time", (uint64_t)m->boot_time);
     set_bytes(L, "disk_total", m->disk_total);
     set_bytes(L, "disk_free", m->disk_free);
     set_bytes(L, "network_received", m->network_received);
@@ -135,13 +153,14 @@ static void push_metrics(lua_State *L, const struct nd_host_metrics *m)
         lua_rawseti(L, -2, i + 1);
     }
     lua_setfield(L, -2, "load");
-    if (m->pressure_cpu >= 0) {
-        lua_createtable(L, 0, 3);
-        set_number(L, "cpu", m->pressure_cpu);
-        set_number(L, "memory", m->pressure_memory);
-        set_number(L, "io", m->pressure_io);
-        lua_setfield(L, -2, "pressure");
-    }
+    lua_createtable(L, 0, ND_CPU_MODES);
+    for (int i = 0; i < ND_CPU_MODES; i++)
+        set_number(L, nd_cpu_modes[i], m->cpu_times[i]);
+    lua_setfield(L, -2, "cpu_times");
+    if (m->pressure_cpu < 0)
+        return;
+    set_three(L, "pressure", m->pressure_cpu, m->pressure_memory, m->pressure_io);
+    set_three(L, "waited", m->waited_cpu, m->waited_memory, m->waited_io);
 }
 
 static int host_push(lua_State *L, void *arg)
@@ -252,6 +271,23 @@ static int proc_process(lua_State *L)
     return 1;
 }
 
+static int proc_self(lua_State *L)
+{
+    struct nd_proc_self self;
+    struct nd_err err;
+
+    if (nd_proc_self(&self, &err) < 0)
+        return nd_raise(L, &err);
+    lua_createtable(L, 0, 6);
+    set_number(L, "cpu", self.cpu);
+    set_number(L, "start", self.start);
+    set_bytes(L, "rss", self.rss);
+    set_bytes(L, "virtual", self.virtual);
+    set_bytes(L, "fds", (uint64_t)self.fds);
+    set_bytes(L, "fds_most", (uint64_t)self.fds_most);
+    return 1;
+}
+
 static int proc_duration(lua_State *L)
 {
     char text[32];
@@ -261,11 +297,9 @@ static int proc_duration(lua_State *L)
     return 1;
 }
 
-static const luaL_Reg functions[] = {{"host", proc_host},
-                                     {"connections", proc_connections},
-                                     {"process", proc_process},
-                                     {"duration", proc_duration},
-                                     {NULL, NULL}};
+static const luaL_Reg functions[] = {{"host", proc_host},         {"connections", proc_connections},
+                                     {"process", proc_process},   {"self", proc_self},
+                                     {"duration", proc_duration}, {NULL, NULL}};
 
 int nd_open_proc(lua_State *L)
 {

@@ -1,12 +1,14 @@
 #include "engine/proc.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -60,12 +62,16 @@ static int malformed(struct nd_err *err, const char *root, const char *name)
 
 /* ---- the host ---- */
 
+const char *const nd_cpu_modes[ND_CPU_MODES] = {"user",   "nice", "system",  "idle",
+                                                "iowait", "irq",  "softirq", "steal"};
+
 /* "cpu user nice system idle iowait irq softirq steal ...": guest time is part of user's. */
 static int read_cpu(const char *root, struct nd_proc_sample *last, struct nd_host_metrics *out,
                     struct nd_err *err)
 {
     struct nd_buf text = {0};
-    uint64_t t[8] = {0}, total = 0, busy;
+    uint64_t t[ND_CPU_MODES] = {0}, total = 0, busy;
+    const char *line;
     int fields, rc = -1;
 
     if (read_file(root, "stat", &text, err) < 0)
@@ -78,16 +84,20 @@ static int read_cpu(const char *root, struct nd_proc_sample *last, struct nd_hos
         malformed(err, root, "stat");
         goto out;
     }
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < ND_CPU_MODES; i++) {
         total += t[i];
+        out->cpu_times[i] = (double)t[i] / (double)sysconf(_SC_CLK_TCK);
+    }
     busy = total - t[3] - t[4];
     if (total > last->total && busy >= last->busy) /* else too soon, or iowait went back */
         last->cpu = 100.0 * (double)(busy - last->busy) / (double)(total - last->total);
     last->busy = busy;
     last->total = total;
     out->cpu = last->cpu;
-    for (char *line = strstr(text.data, "\ncpu"); line; line = strstr(line + 1, "\ncpu"))
+    for (line = strstr(text.data, "\ncpu"); line; line = strstr(line + 1, "\ncpu"))
         out->cores++;
+    line = strstr(text.data, "\nbtime ");
+    out->boot_time = line ? strtoll(line + strlen("\nbtime "), NULL, 10) : 0;
     rc = 0;
 out:
     nd_buf_fini(&text);
@@ -108,6 +118,7 @@ static int read_memory(const char *root, struct nd_host_metrics *out, struct nd_
 
     if (rc == 0) {
         out->memory_total = meminfo(text.data, "MemTotal:");
+        out->memory_free = meminfo(text.data, "MemFree:");
         out->memory_available = meminfo(text.data, "MemAvailable:");
         out->swap_total = meminfo(text.data, "SwapTotal:");
         out->swap_free = meminfo(text.data, "SwapFree:");
@@ -151,6 +162,7 @@ static int read_disk(const char *path, struct nd_host_metrics *out, struct nd_er
     used = (uint64_t)(fs.f_blocks - fs.f_bfree);
     out->disk_total = (uint64_t)fs.f_blocks * fs.f_frsize;
     out->disk_free = (uint64_t)fs.f_bavail * fs.f_frsize;
+    out->disk_unused = (uint64_t)fs.f_bfree * fs.f_frsize;
     out->disk = used + fs.f_bavail ? 100.0 * (double)used / (double)(used + fs.f_bavail) : 0;
     return 0;
 }
@@ -203,13 +215,65 @@ static void read_network(const char *proc_root, const char *sys_root, struct nd_
     nd_buf_fini(&text);
 }
 
-static double read_pressure(const char *root, const char *name)
+/* Partitions, and what is made of other disks (loop, dm, md), would count bytes twice. */
+static bool is_disk(const char *sys_root, const char *name, bool any_hardware)
+{
+    static const char *const virtual[] = {"loop", "ram", "zram", "dm-", "md", "nbd", "sr", "fd"};
+    char path[PATH_SIZE];
+
+    snprintf(path, sizeof path, "%s/block/%s%s", sys_root, name, any_hardware ? "/device" : "");
+    if (access(path, F_OK) != 0)
+        return false;
+    for (size_t i = 0; i < sizeof virtual / sizeof *virtual; i++)
+        if (strncmp(name, virtual[i], strlen(virtual[i])) == 0)
+            return false;
+    return true;
+}
+
+/* Adds up the disks that have a device behind them, or else all; how many there were. The kernel
+ * counts sectors of 512 bytes, whatever the disk's own are. */
+static int add_disks(const char *text, const char *sys_root, bool any_hardware,
+                     struct nd_host_metrics *out)
+{
+    int found = 0;
+
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        uint64_t read, written;
+        char name[64];
+
+        line += *line == '\n';
+        if (sscanf(line, " %*u %*u %63s %*u %*u %" SCNu64 " %*u %*u %*u %" SCNu64, name, &read,
+                   &written) != 3 ||
+            !is_disk(sys_root, name, any_hardware))
+            continue;
+        out->disk_read += read * 512;
+        out->disk_written += written * 512;
+        found++;
+    }
+    return found;
+}
+
+static void read_disks(const char *proc_root, const char *sys_root, struct nd_host_metrics *out)
 {
     struct nd_buf text = {0};
+
+    if (read_file(proc_root, "diskstats", &text, NULL) == 0 &&
+        add_disks(text.data, sys_root, true, out) == 0)
+        add_disks(text.data, sys_root, false, out);
+    nd_buf_fini(&text);
+}
+
+/* "some avg10=0.00 avg60=0.00 avg300=0.00 total=0": percent, and microseconds since boot. */
+static double read_pressure(const char *root, const char *name, double *waited)
+{
+    struct nd_buf text = {0};
+    uint64_t total = 0;
     double value = -1;
 
-    if (read_file(root, name, &text, NULL) < 0 || sscanf(text.data, "some avg10=%lf", &value) != 1)
+    if (read_file(root, name, &text, NULL) < 0 ||
+        sscanf(text.data, "some avg10=%lf %*s %*s total=%" SCNu64, &value, &total) < 1)
         value = -1;
+    *waited = (double)total / 1e6;
     nd_buf_fini(&text);
     return value;
 }
@@ -222,9 +286,10 @@ int nd_proc_host(const char *proc_root, const char *sys_root, const char *disk_p
         read_load_and_uptime(proc_root, out, err) < 0 || read_disk(disk_path, out, err) < 0)
         return -1;
     read_network(proc_root, sys_root, out);
-    out->pressure_cpu = read_pressure(proc_root, "pressure/cpu");
-    out->pressure_memory = read_pressure(proc_root, "pressure/memory");
-    out->pressure_io = read_pressure(proc_root, "pressure/io");
+    read_disks(proc_root, sys_root, out);
+    out->pressure_cpu = read_pressure(proc_root, "pressure/cpu", &out->waited_cpu);
+    out->pressure_memory = read_pressure(proc_root, "pressure/memory", &out->waited_memory);
+    out->pressure_io = read_pressure(proc_root, "pressure/io", &out->waited_io);
     return 0;
 }
 
@@ -364,4 +429,46 @@ int nd_proc_process(const char *proc_root, pid_t pid, struct nd_proc_process *ou
 out:
     nd_buf_fini(&text);
     return rc < 0 ? -1 : 0;
+}
+
+static int64_t count_fds(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    int64_t count = -3; /* ".", ".." and the one it is read through */
+
+    if (!dir)
+        return 0;
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count;
+}
+
+int nd_proc_self(struct nd_proc_self *out, struct nd_err *err)
+{
+    struct nd_host_metrics host = {0};
+    struct nd_proc_process process;
+    struct nd_proc_sample last = {0};
+    struct nd_buf text = {0};
+    struct rlimit limit;
+    struct rusage usage;
+    uint64_t pages = 0;
+
+    memset(out, 0, sizeof *out);
+    if (nd_proc_process("/proc", getpid(), &process, err) < 0 ||
+        read_cpu("/proc", &last, &host, err) < 0)
+        return -1;
+    out->rss = process.rss;
+    out->start = (double)host.boot_time + (double)process.start / (double)sysconf(_SC_CLK_TCK);
+    getrusage(RUSAGE_SELF, &usage);
+    out->cpu = (double)usage.ru_utime.tv_sec + (double)usage.ru_utime.tv_usec / 1e6 +
+               (double)usage.ru_stime.tv_sec + (double)usage.ru_stime.tv_usec / 1e6;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    out->fds = count_fds();
+    out->fds_most = (int64_t)limit.rlim_cur;
+    if (read_file("/proc/self", "statm", &text, NULL) == 0)
+        sscanf(text.data, "%" SCNu64, &pages);
+    out->virtual = pages * (uint64_t)sysconf(_SC_PAGESIZE);
+    nd_buf_fini(&text);
+    return 0;
 }

@@ -23,6 +23,10 @@ struct nd_proc_sample {
     double cpu;     /* percent, as it was told then */
 };
 
+/* What a core does, in the order of /proc/stat. */
+#define ND_CPU_MODES 8
+extern const char *const nd_cpu_modes[ND_CPU_MODES];
+
 struct nd_host_metrics {
     double cpu;     /* percent of all cores since the last sample; the first: since boot */
     double memory;  /* percent that isn't available to new programs */
@@ -32,11 +36,17 @@ struct nd_host_metrics {
     int cores;
     uint64_t memory_total, memory_available; /* bytes */
     uint64_t swap_total, swap_free;          /* bytes */
+    uint64_t memory_free;                    /* bytes that nothing uses */
     uint64_t disk_total, disk_free;          /* bytes; free to unprivileged users */
+    uint64_t disk_unused;                    /* bytes; free to root as well */
     uint64_t network_received, network_sent; /* bytes since boot, of the host's own interfaces */
+    uint64_t disk_read, disk_written;        /* bytes since boot, of all disks */
     double pressure_cpu, pressure_memory,
-        pressure_io; /* percent of the last 10 s in which something
-                        waited; -1 where the kernel has no PSI */
+        pressure_io;                             /* percent of the last 10 s in which something
+                                                    waited; -1 where the kernel has no PSI */
+    double waited_cpu, waited_memory, waited_io; /* seconds since boot in which something waited */
+    double cpu_times[ND_CPU_MODES];              /* seconds of all cores since boot */
+    int64_t boot_time;                           /* UTC seconds */
 };
 
 /* `last` is read and brought up to date. `disk_path` is any path on the file system meant. */
@@ -68,6 +78,15 @@ struct nd_proc_process {
     uint64_t start; /* ticks since boot: with the pid, names a process for ever */
     uint64_t rss;   /* bytes */
 };
+
+/* What this process uses. */
+struct nd_proc_self {
+    double cpu;            /* seconds */
+    uint64_t rss, virtual; /* bytes */
+    int64_t fds, fds_most; /* open descriptors, and how many it may have */
+    double start;          /* UTC seconds */
+};
+int nd_proc_self(struct nd_proc_self *out, struct nd_err *err);
 
 /* Code `not_found` where there is no such process. */
 int nd_proc_process(const char *proc_root, pid_t pid, struct nd_proc_process *out,

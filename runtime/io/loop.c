@@ -3,10 +3,25 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 
-enum { LAG_EVERY_MS = 1000 };
+enum { LAG_EVERY_MS = 200 };
+
+const double nd_lag_bounds[ND_LAG_BUCKETS] = {0.001, 0.002, 0.005, 0.01, 0.02, 0.05,
+                                              0.1,   0.2,   0.5,   1,    2,    5};
+
+static void count_lag(struct nd_loop_lag *lag, double seconds)
+{
+    int i = 0;
+
+    while (i < ND_LAG_BUCKETS && seconds > nd_lag_bounds[i])
+        i++;
+    lag->counts[i]++;
+    lag->count++;
+    lag->sum += seconds;
+}
 
 static void on_lag_timer(uv_timer_t *timer)
 {
@@ -16,6 +31,7 @@ static void on_lag_timer(uv_timer_t *timer)
     loop->lag_last = now > loop->lag_due ? now - loop->lag_due : 0;
     if (loop->lag_last > loop->lag_most)
         loop->lag_most = loop->lag_last;
+    count_lag(&loop->lag, (double)loop->lag_last / 1e9);
     loop->lag_due = now + (uint64_t)LAG_EVERY_MS * 1000000;
     uv_timer_start(timer, on_lag_timer, LAG_EVERY_MS, 0);
 }
@@ -31,6 +47,7 @@ int nd_loop_init(struct nd_loop *loop, struct nd_err *err)
     loop->lag_timer.data = loop;
     loop->lag_due = nd_clock_nanos() + (uint64_t)LAG_EVERY_MS * 1000000;
     loop->lag_most = loop->lag_last = 0;
+    memset(&loop->lag, 0, sizeof loop->lag);
     uv_timer_start(&loop->lag_timer, on_lag_timer, LAG_EVERY_MS, 0);
     uv_unref((uv_handle_t *)&loop->lag_timer);
     signal(SIGPIPE, SIG_IGN);

@@ -15,12 +15,23 @@
 
 #include "base/err.h"
 
+#define ND_LAG_BUCKETS 12
+
+/* How late the loop was, five times a second, since the start. */
+struct nd_loop_lag {
+    uint64_t counts[ND_LAG_BUCKETS + 1]; /* by nd_lag_bounds; the last: later than all of these */
+    uint64_t count;                      /* of measurements */
+    double sum;                          /* seconds */
+};
+extern const double nd_lag_bounds[ND_LAG_BUCKETS]; /* seconds, ascending */
+
 struct nd_loop {
     uv_loop_t uv;
-    uv_timer_t lag_timer; /* unreferenced; wakes once a second to measure lag */
-    uint64_t lag_due;     /* ns, monotonic: when lag_timer should have fired */
-    uint64_t lag_last;    /* ns: how late it was the last time */
-    uint64_t lag_most;    /* ns: the most since the last nd_loop_lag */
+    uv_timer_t lag_timer;   /* unreferenced; wakes five times a second to measure lag */
+    uint64_t lag_due;       /* ns, monotonic: when lag_timer should have fired */
+    uint64_t lag_last;      /* ns: how late it was the last time */
+    uint64_t lag_most;      /* ns: the most since the last nd_loop_lag */
+    struct nd_loop_lag lag; /* all of them */
 };
 
 int nd_loop_init(struct nd_loop *loop, struct nd_err *err);
