@@ -16,6 +16,7 @@ local codes = {
     .. "token_not_found docker_not_found job_not_found process_not_found "
     .. "registry_not_found",
   [405] = "method_not_allowed",
+  [406] = "not_acceptable",
   [409] = "run_conflict host_taken past_pivot run_ended exists nothing_to_roll_back app_not_live "
     .. "release_live volume_in_use docker_conflict job_ended job_of_run",
   [413] = "too_large",

@@ -72,7 +72,7 @@ local function build(o, programs)
   for name, module in pairs {
     apps = "app", releases = "release", instances = "instances", traffic = "traffic",
     recipes = "recipe", runs = "runs", health = "health", drain = "drain",
-    guard = "guard", watch = "watch", jobs = "jobs",
+    guard = "guard", watch = "watch", jobs = "jobs", metrics = "metrics",
     registries = "registry", seal = "seal",
   } do
     d[name] = require("nd.service." .. module).new(d)
@@ -113,6 +113,7 @@ local function recover(interrupted)
   d.proxy:start()
   d.proxy:watch()
   d.watch:start()
+  d.metrics:start()
   d.runs:resume(interrupted)
   d.drain:resume()
   d.guard:resume()
@@ -137,6 +138,7 @@ local function serve(o, programs)
   for _, door in ipairs(d.doors) do door:close(GRACE_MS) end
   d.network:flush()
   d.network:stop()
+  d.metrics:stop()
   d.store:close()
   log.info("stopped; what serves goes on serving")
 end

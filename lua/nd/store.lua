@@ -21,7 +21,7 @@ local log = require "log"
 local task = require "task"
 local err = require "nd.error"
 
-local LATEST = 4       -- the newest lua/nd/migrations/NNN.sql
+local LATEST = 5       -- the newest lua/nd/migrations/NNN.sql
 local KEEP_EVENTS = 50000
 
 local Store = {}
@@ -49,6 +49,7 @@ function Store.open(state_dir, machine)
   local path = state_dir .. "/nextdeploy.db"
   local self = setmetatable({
     path = path, pending = {}, changed = task.signal(),
+    counts = { commits = 0, failures = 0, seconds = 0 }, -- for metrics
   }, Store)
   self.db = db.open(path)
   migrate(self.db, path)
@@ -112,6 +113,7 @@ end
 -- next commit when it fails.
 function Store:write(statements, posted)
   self.last = task.spawn("store.write", function()
+    local began, counts = clock.monotonic(), self.counts
     local all = table.move(statements, 1, #statements, #posted + 1, table.move(posted, 1, #posted, 1, {}))
     local ok, results = pcall(self.db.write, self.db, all)
     if not ok and refused(results) and #posted > 0 then
@@ -119,10 +121,13 @@ function Store:write(statements, posted)
       ok, results = #posted == 0, results or {}
       if ok and #statements > 0 then ok, results = pcall(self.db.write, self.db, statements) end
     end
+    counts.seconds = counts.seconds + (clock.monotonic() - began) / 1000
     if ok then
+      counts.commits = counts.commits + 1
       self.changed:notify()
       return table.move(results, #results - #statements + 1, #results, 1, {})
     end
+    counts.failures = counts.failures + 1
     if #posted > 0 then
       self.pending = table.move(self.pending, 1, #self.pending, #posted + 1, posted)
       self:flush_later()

@@ -96,6 +96,8 @@ class Contract {
     if (!documented) return [`the status ${answer.status} is not documented for ${operation.operationId}`];
     if (documented.$ref) documented = this.document.components.responses[documented.$ref.split('/').pop()];
     if (!documented.content) return [];
+    const type = (answer.headers['content-type'] || '').split(';')[0];
+    if (type !== 'application/json' && documented.content[type]) return []; // another form it has
     return this.json(answer, documented.content['application/json'].schema);
   }
 

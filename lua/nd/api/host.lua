@@ -1,19 +1,13 @@
--- The host and the daemon itself: health, metrics, doctor.
+-- The host and the daemon itself: health, doctor.
 
 local clock = require "clock"
 local json = require "json"
-local proc = require "proc"
 local s = require "nd.api.schema"
 
 local function healthz(c)
   local d = c.d
   return { version = d.version, instance = d.store.instance,
     uptime_ms = clock.monotonic() - d.started }
-end
-
-local function metrics(c)
-  local o = c.d.options
-  return proc.host { proc_root = o.proc_root, sys_root = o.sys_root, path = o.state_dir }, "System metrics"
 end
 
 local function add(list, name, ok, message, hint)
@@ -46,11 +40,6 @@ return {
   { method = "GET", path = "/healthz", id = "healthz", permission = "none",
     summary = "The daemon answers.", doc = "It needs no token and looks at nothing else: see /doctor.",
     payload = s.ref "Health", handler = healthz },
-  { method = "GET", path = "/metrics", id = "metrics", permission = "read",
-    query = { format = { type = "string", enum = json.array { "json" }, default = "json" } },
-    summary = "CPU, memory and disk in per cent, and uptime.",
-    doc = "Of the host. More comes beside the four as the host has it.",
-    payload = s.ref "SystemMetrics", handler = metrics },
   { method = "GET", path = "/doctor", id = "doctor", permission = "read",
     summary = "Checks of the host, Docker, rules, proxy and journal.",
     doc = "Each check that isn't `ok` has a hint. The answer is 200 whatever they say.",

@@ -7,7 +7,8 @@
 --    the usual ones}, handler = function(c) -> payload, message, status}
 --   method "WS" is a WebSocket: handler(c) -> function(ws), frames = schema of a frame; asked without
 --   an upgrade it answers `list(c)` -> payload. method "ANY" takes every method. raw = true: the
---   handler makes the whole answer.
+--   handler makes the whole answer. also = {media type = schema}: other forms; the handler that
+--   chooses one sets c.raw.
 -- c: {d, path = {names}, query, body, user = {name, role}, request}. Handlers raise errors; the
 -- envelope {success, message, payload} is made here. Every GET answers HEAD too, every path OPTIONS.
 
@@ -40,8 +41,8 @@ local function add(tag)
   end
 end
 
-for _, tag in ipairs { "deploy", "apps", "runs", "jobs", "recipes", "host", "tokens", "registries", "streams",
-  "openapi" } do
+for _, tag in ipairs { "deploy", "apps", "runs", "jobs", "recipes", "host", "metrics", "tokens", "registries",
+  "streams", "openapi" } do
   add(tag)
 end
 
@@ -133,7 +134,8 @@ end
 
 local function refuse_method(request, allowed)
   if request.websocket then
-    err.raise("bad_request", ("%s is no WebSocket"):format(request.path), "the WebSockets are /ws/events and /ws/logs")
+    err.raise("bad_request", ("%s is no WebSocket"):format(request.path),
+      "the WebSockets are /ws/events, /ws/logs and /ws/metrics")
   end
   err.raise("method_not_allowed", ("%s can't be asked with %s"):format(request.path, request.method),
     "it takes " .. allowed, { allow = allowed })
@@ -178,13 +180,14 @@ local function handle(d, request)
   elseif not route then
     refuse_method(request, path)
   end
+  request.operation = route.id
   authorize(route, user)
   local c = { d = d, path = path, user = user, request = request, query = query_of(route, request),
     body = read_body(route, request) }
   if request.websocket then return { upgrade = route.handler(c) } end
   local payload, message, status = (route.list or route.handler)(c)
-  if route.raw then return payload end
-  return reply(d, status or 200, { success = true, message = message or "ok", payload = payload })
+  if route.raw or c.raw then return payload end
+  return reply(d, status or 200, { success = true, message = message or "ok", payload = payload }, c.headers)
 end
 
 -- The server's handler.
@@ -192,8 +195,9 @@ function M.handler(d)
   if d.options.test_endpoints then add "test" end
   return function(request)
     local ok, answer = pcall(handle, d, request)
-    if ok then return answer end
-    return failure(d, err.from(answer))
+    if not ok then answer = failure(d, err.from(answer)) end
+    d.metrics.requests:add(1, request.operation or "none", answer.status or 101)
+    return answer
   end
 end
 

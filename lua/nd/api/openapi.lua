@@ -15,6 +15,9 @@ local errors = {
   [404] = { "NotFound", "No such app, run, recipe, release, image or token.",
     { code = "app_not_found", message = "there is no app 'mapp' in default/production",
       hint = "did you mean 'myapp'? `ndctl ps` lists all apps" } },
+  [406] = { "NotAcceptable", "There is no form of it that the Accept header allows.",
+    { code = "not_acceptable", message = "metrics come as application/json or text/plain",
+      hint = "send an Accept header that allows one of them, or none" } },
   [409] = { "Conflict", "Another run is live, another app owns the host name, or it is too late.",
     { code = "host_taken", message = "the host myapp.com belongs to the app 'myapp' in default/production",
       hint = "give 'other' another domain, or `ndctl destroy myapp` first" } },
@@ -41,6 +44,7 @@ local tags = {
   { "recipes", "The strategies there are." },
   { "host", "The host and the daemon itself." },
   { "jobs", "One-off containers: release commands, schedules, jobs on demand." },
+  { "metrics", "What the host, the containers and the daemon use, now and before." },
   { "tokens", "Who may ask over TCP." },
   { "registries", "Credentials for private images." },
   { "streams", "Events and logs, as WebSockets or as a list." },
@@ -102,6 +106,9 @@ local function responses(route)
   for _, code in ipairs(route.status or { 200 }) do
     out[tostring(code)] = { description = descriptions[code],
       content = content(route.raw and { type = "object" } or envelope(route.payload)) }
+    for kind, schema in pairs(route.also or {}) do
+      out[tostring(code)].content[kind] = { schema = schema }
+    end
   end
   if route.method == "WS" then out["101"] = { description = descriptions[101] } end
   for status in pairs(failures(route)) do

@@ -12,6 +12,7 @@ local text, integer, boolean, time, any, list, ref =
   s.text, s.integer, s.boolean, s.time, s.any, s.list, s.ref
 
 local number = { type = "number" }
+local maybe_number = { type = "number", nullable = true }
 local port = { type = "integer", minimum = 1, maximum = 65535 }
 local duration = one_of(text, number)
 duration.description = 'A duration: "500ms", "30s", "1h30m", or a number of seconds.'
@@ -257,13 +258,40 @@ local answers = {
     { "host", "username", "created_at" }),
 
   SystemMetrics = object({
-    cpu = doc(number, "Per cent since the last look."), memory = doc(number, "Per cent in use."),
-    disk = doc(number, "Per cent in use where the state directory is."),
+    time = time, cpu = doc(number, "Per cent of all cores, since the reading before."),
+    memory = doc(number, "Per cent in use."),
+    disk = doc(number, "Per cent in use where the state directory is, as df counts."),
     uptime = doc(text, "As in 1h42m."), uptime_seconds = integer, cores = integer, load = list(number),
     memory_total = integer, memory_available = integer, swap_total = integer, swap_free = integer,
     disk_total = integer, disk_free = integer, network_received = integer, network_sent = integer,
-    pressure = object { cpu = number, memory = number, io = number },
+    disk_read = integer, disk_written = integer, rates = ref "Rates",
+    pressure = doc(object { cpu = number, memory = number, io = number },
+      "Per cent of the last 10 s in which something waited; absent where the kernel has no PSI."),
+    containers = list(ref "ContainerMetrics"),
   }, { "cpu", "memory", "disk", "uptime" }),
+
+  Rates = doc(object { received = integer, sent = integer, read = integer, written = integer },
+    "Bytes a second since the reading before."),
+
+  ContainerMetrics = object({
+    app = text, project = text, environment = text, process = text, release = integer, instance = text,
+    index = integer, container_id = text, restarts = integer, started_at = time,
+    cpu = doc(number, "Per cent of one core, since the reading before."),
+    cpu_seconds = doc(number, "Since its start."),
+    throttled_seconds = doc(number, "In which it waited for its share."),
+    memory = doc(integer, "Bytes, the page cache included."),
+    memory_working = doc(integer, "Bytes, without cache that could be dropped."),
+    memory_limit = doc(integer, "Absent without one."), oom_kills = integer, pids = integer,
+    pids_limit = integer, received = integer, sent = integer, read = integer, written = integer,
+    rates = ref "Rates",
+  }, { "app", "project", "environment", "process", "release", "instance", "restarts" }),
+
+  MetricRange = object({
+    metric = text, unit = text, app = text, project = text, environment = text, process = text,
+    from = time, to = time, step = doc(number, "Seconds from a value to the next."),
+    values = doc(list(maybe_number), "The mean of each step; null where nothing is known."),
+    most = doc(list(maybe_number), "The most in each step; of several processes, added up."),
+  }, { "metric", "unit", "from", "to", "step", "values", "most" }),
 
   Check = object({ name = text, ok = boolean, message = text, hint = text }, { "name", "ok", "message" }),
 
@@ -294,6 +322,8 @@ answers.AppStatus.example = {
   release = 1, strategy = "bluegreen", run_id = "06fcsxwd3a", service_address = "10.201.0.2:80",
   routes = array { { domain = "myapp.com", tls = "off", proxy_type = "caddy" } }, instances = array {},
 }
+answers.MetricRange.example = { metric = "cpu", unit = "percent", from = "2026-01-31T12:00:00.000Z",
+  to = "2026-01-31T12:00:30.000Z", step = 10, values = array { 17.3, 12.5, 14 }, most = array { 17.3, 12.5, 14 } }
 answers.SystemMetrics.example = { cpu = 17.3, memory = 58.2, disk = 40.1, uptime = "1h42m" }
 answers.Error.example = { success = false, code = "app_not_found",
   message = "there is no app 'mapp' in default/production",

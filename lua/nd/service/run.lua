@@ -346,6 +346,7 @@ function Run:answer(e, ok, value)
     statements[#statements + 1] = { "UPDATE run SET pivot = ? WHERE id = ?", e.n, self.row.id }
   end
   self.d.store:post(statements)
+  self.d.metrics.effects:add(1, e.name, ok and "done" or "failed")
   self:fault(e, "answered")
   self:send(answer_frame(e))
 end
@@ -484,6 +485,7 @@ function Run:finish(state, reason, result, more)
     self.d.store:event("app.changed", self.row.app, nil, {}),
   }
   self:set_state(state, table.move(more or {}, 1, #(more or {}), #statements + 1, statements))
+  self.d.metrics.runs_ended:add(1, self.row.recipe, state)
   fault.hit "run.ended"
   self.ended:notify()
 end
