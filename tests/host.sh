@@ -16,7 +16,7 @@ BUILD_PACKAGES=(gcc libc6-dev cmake ninja-build pkg-config musl-tools "node-llht
 RUN_PACKAGES=(docker.io iptables iproute2 caddy openssl curl jq util-linux)
 TEST_PACKAGES=(libcmocka-dev lua5.4 lua-busted lua-check clang clang-format llvm
   "libclang-rt-dev|libclang-rt-18-dev" git docker-registry nginx python3 sqlite3 nftables conntrack procps
-  zsh fish bash-completion mandoc)
+  zsh fish bash-completion mandoc prometheus)
 
 package_installed() {
   [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
@@ -64,7 +64,7 @@ packages_install() {
   apt-get install -y -q --no-install-recommends "${wanted[@]}" || return 1
   # Under systemd these packages start a service each, on ports that they weren't installed for.
   [[ -d /run/systemd/system ]] || return 0
-  for name in caddy nginx docker-registry; do
+  for name in caddy nginx docker-registry prometheus; do
     [[ " ${wanted[*]} " != *" $name "* ]] || systemctl disable --now "$name"
   done
 }

@@ -20,7 +20,7 @@ local commands = {}
 commands.groups = {
   { "Deploy", { "deploy", "run", "swap", "rollback", "restart", "stop", "destroy",
     "diff" } },
-  { "Watch", { "status", "apps", "ps", "logs", "events", "runs", "job" } },
+  { "Watch", { "status", "apps", "ps", "logs", "events", "runs", "job", "metrics", "top" } },
   { "Set up", { "recipe", "token", "registry", "context", "config", "completion", "doctor", "version",
     "help" } },
 }

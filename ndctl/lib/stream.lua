@@ -25,14 +25,17 @@ local function open_again(client, path, query)
 end
 
 -- Calls visit(frame, again) for every frame, `again` being true after the first break; returns at
--- the stream's end, which with `follow` never comes. `visit` notes in `query` from where to go on.
+-- the stream's end, which with `follow` never comes, or when `visit` returns false. `visit` notes in
+-- `query` from where to go on.
 function stream.each(client, path, query, follow, visit)
   if follow then out.end_with_reader() end
   local ws, again = client:websocket(path, query), false
   while true do
     local frames, code = clientlib.receive(ws)
     if frames then
-      for _, frame in ipairs(frames) do visit(frame, again) end
+      for _, frame in ipairs(frames) do
+        if visit(frame, again) == false then return ws:close() end
+      end
     elseif follow then
       ws, again = open_again(client, path, query), true
     elseif code == 1000 then
