@@ -86,7 +86,7 @@ local shape = { type = "object", required = { "file", "kind", "environments" },
 return {
   name = "config",
   summary = "Check or show a nextdeploy.lua or a nextdeployd.lua; no daemon is asked.",
-  examples = { { "ndctl config check" } },
+  examples = { { "ndctl config check", project = true } },
   commands = {
     {
       name = "check",
@@ -95,7 +95,7 @@ return {
       options = options, permission = "local", json = shape,
       notes = { "Without FILE ./nextdeploy.lua is checked, in each of its environments." },
       examples = {
-        { "ndctl config check" },
+        { "ndctl config check", project = true },
         { "ndctl config check /etc/nextdeploy/nextdeployd.lua" },
       },
       run = check,
@@ -105,7 +105,10 @@ return {
       summary = "Show what a file comes to: defaults filled in, an environment merged.",
       args = { { "file", optional = true } },
       options = options, permission = "local", json = shape,
-      examples = { { "ndctl config show" }, { "ndctl config show --env staging --json" } },
+      examples = {
+        { "ndctl config show", project = true },
+        { "ndctl config show --env staging --json", project = true },
+      },
       run = show,
     },
   },

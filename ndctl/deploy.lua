@@ -47,9 +47,9 @@ local deploy = {
     { "ndctl deploy nginx:1.27 --app web --port 80 --domain web.example.com" },
     { "ndctl deploy --app api --image api:v2 -e LOG=debug --health-check /api/health" },
     { "ndctl deploy --strategy blue-green --health-check /api/health",
-      "what ./nextdeploy.lua says, with another strategy" },
-    { "ndctl deploy --plan", "what would be done" },
-    { "ndctl deploy --env staging --yes", "without asking" },
+      "what ./nextdeploy.lua says, with another strategy", project = true, answer = "y" },
+    { "ndctl deploy --plan", "what would be done", project = true },
+    { "ndctl deploy --env staging --yes", "without asking", project = true },
   },
 }
 

@@ -115,15 +115,15 @@ return {
       .. "the file, 3 not allowed, 7 the daemon is unreachable).",
   },
   exit_status = "0 nothing differs, 1 something does, 2 or more: it could not be compared.",
-  permission = "deploy",
+  permission = "deploy", errors = { name = 2 }, -- another app than the file's
   json = { type = "object", required = { "app_name", "file", "same", "changes" },
     properties = { app_name = { type = "string" }, file = { type = "string" },
       release = { type = "integer" }, same = { type = "boolean" },
       changes = { type = "array", items = { type = "object", required = { "field" },
         properties = { field = { type = "string" } } } } } },
   examples = {
-    { "ndctl diff", "of the app that ./nextdeploy.lua names", status = 1 },
-    { "ndctl diff web --env staging --json", status = 1 },
+    { "ndctl diff", "of the app that ./nextdeploy.lua names", status = 1, project = true },
+    { "ndctl diff web --env staging --json", status = 1, project = true },
   },
   run = function(ctx)
     local ok, found = pcall(compare, ctx)

@@ -88,7 +88,7 @@ end
 return {
   name = "recipe",
   summary = "List, show, check and begin recipes.",
-  examples = { { "ndctl recipe list" }, { "ndctl recipe new canary" } },
+  examples = { { "ndctl recipe list" }, { "ndctl recipe new fresh" } },
   commands = {
     {
       name = "list", also = { "ls" },
@@ -121,7 +121,7 @@ return {
       options = {}, permission = "local",
       json = { type = "object", required = { "files" },
         properties = { files = { type = "array", items = { type = "string" } } } },
-      examples = { { "ndctl recipe new canary" } },
+      examples = { { "ndctl recipe new fresh" } },
       run = new,
     },
   },

@@ -9,10 +9,11 @@
 --   json         the shape of its --json: the name of a schema in /openapi.json ("Run", "Run[]" for a
 --                list, "Event lines" for one a line), a JSON Schema, or false where there is none
 --   conflict     true: refused with exit status 5 while another run of the app is live
+--   errors       {name = N}: the exit status for a name that there isn't, where that isn't 4
 --   complete     of an argument or option: the kind of name it takes (lib/complete.lua)
---   examples     {line, what it does, status = its exit status if not 0, stdin =, answer = what is
---                typed when it asks, follows = true if it ends only when interrupted, skip = why a
---                test can't run it}
+--   examples     {line, what it does, and for the tests: status = its exit status if not 0, stdin =,
+--                answer = what is typed when it asks, project = true if it needs a ./nextdeploy.lua,
+--                follows = true if it ends only when interrupted, skip = why it can't be run}
 
 local commands = {}
 
