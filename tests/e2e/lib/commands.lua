@@ -18,6 +18,7 @@ local HOST, TCP, VIEWER = os.getenv "NDCTL_HOST", os.getenv "ND_TCP", os.getenv 
 local PATH = BIN .. ":" .. os.getenv "PATH"
 
 local run_id, kept
+local untouched = false -- nothing ran since `web` was looked at that could have changed it
 
 -- What the examples' names stand for here.
 local function names()
@@ -144,13 +145,18 @@ local before = {
   end,
 }
 
-local function prepare(row)
+local function look_after_web()
   if not web_is_well() then
     for _, image in ipairs { "nd-cli-commands:v1", "nd-cli-commands:v2" } do
       done { "deploy", image, "--app", "web", "--file", "project/nextdeploy.lua", "--yes", "--drain", "1s", "--quiet" }
     end
   end
   run_id = json.decode(done { "runs", "list", "--app", "web", "--limit", "1", "--json" })[1].id
+end
+
+local function prepare(row)
+  if not untouched then look_after_web() end
+  untouched = row ~= nil and (row.permission == "read" or row.permission == "local")
   local more = row and (before[row.path] or before[row.path:match("^%S+")])
   if more then more() end
 end
