@@ -9,7 +9,7 @@ local M = {}
 -- HTTP status -> the codes it is for; others are 500.
 local codes = {
   [400] = "bad_request bad_json bad_param bad_params bad_config bad_recipe bad_argument bad_host bad_tls "
-    .. "recipe_syntax unknown_param bad_domain bad_port unknown_effect",
+    .. "recipe_syntax bad_schedule bad_zone unknown_param bad_domain bad_port unknown_effect",
   [401] = "unauthorized",
   [403] = "forbidden capability",
   [404] = "not_found app_not_found run_not_found recipe_not_found image_not_found release_not_found "

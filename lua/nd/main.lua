@@ -72,7 +72,7 @@ local function build(o, programs)
   for name, module in pairs {
     apps = "app", releases = "release", instances = "instances", traffic = "traffic",
     recipes = "recipe", runs = "runs", health = "health", drain = "drain",
-    guard = "guard", watch = "watch", jobs = "jobs", metrics = "metrics",
+    guard = "guard", watch = "watch", jobs = "jobs", schedule = "schedule", metrics = "metrics",
     registries = "registry", seal = "seal",
   } do
     d[name] = require("nd.service." .. module).new(d)
@@ -118,6 +118,7 @@ local function recover(interrupted)
   d.drain:resume()
   d.guard:resume()
   d.jobs:resume()
+  d.schedule:start()
 end
 
 local function serve(o, programs)

@@ -14,6 +14,7 @@
     X(exposition)                                                                                  \
     X(cgroup)    /* what containers use */                                                         \
     X(clock)     /* now, monotonic, format, lag */                                                 \
+    X(cron)      /* when a schedule is due */                                                      \
     X(crypto)    /* random, sha256, hmac, equal, uuid */                                           \
     X(db)        /* SQLite: open, get, all, write */                                               \
     X(docker)    /* the Engine: calls, pull, logs, events */                                       \

@@ -2,7 +2,9 @@
 --
 -- ANY /_test/echo answers a body with the same body (and its content type), and a request without
 -- one with what was understood of it. WS /_test/echo sends every message back as it came.
+-- ANY /_test/clock?shift=MS moves the daemon's wall clock away from the host's.
 
+local clock = require "clock"
 local json = require "json"
 
 local function echo(c)
@@ -16,6 +18,13 @@ local function echo(c)
   return { status = 200, headers = headers, body = json.encode { success = true, message = "ok", payload = {
     method = request.method, target = request.target, path = request.path, query = request.query,
     headers = request.headers } } }
+end
+
+local function move_clock(c)
+  clock.shift(math.tointeger(tonumber(c.query.shift)) or 0)
+  c.d.schedule.changed:notify()
+  return { status = 200, headers = { ["content-type"] = "application/json" }, body = json.encode {
+    success = true, message = "ok", payload = { time = clock.format(clock.now()) } } }
 end
 
 local function echo_messages()
@@ -34,6 +43,8 @@ local anything = setmetatable({}, { __index = function() return {} end })
 return {
   { method = "ANY", path = "/_test/echo", id = "echo", permission = "none", raw = true, query = anything,
     summary = "Answers what was sent.", handler = echo },
+  { method = "ANY", path = "/_test/clock", id = "moveClock", permission = "none", raw = true, query = anything,
+    summary = "Moves the wall clock.", handler = move_clock },
   { method = "WS", path = "/_test/echo", id = "echoMessages", permission = "none", query = anything,
     summary = "Sends every message back.", handler = echo_messages },
 }

@@ -3,6 +3,8 @@
 -- The kind follows from the name (web, worker, cron, job), from a `schedule` (cron), else it is a
 -- worker; `kind` says otherwise.
 
+local clock = require "clock"
+local cron = require "cron"
 local json = require "json"
 local duration = require "nd.duration"
 local err = require "nd.error"
@@ -72,6 +74,8 @@ local function check_schedule(p, where)
     bad(where, "a cron process needs a schedule", 'as in schedule = "*/5 * * * *"')
   end
   if p.zone ~= nil and type(p.zone) ~= "string" then bad(where, "zone must be a name such as Europe/Berlin") end
+  local ok, e = pcall(cron.next, p.schedule, clock.now(), p.zone)
+  if not ok then err.raise(e.code, where .. ": " .. e.message, e.hint) end
 end
 
 local function process(name, given, common)

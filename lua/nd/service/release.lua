@@ -205,6 +205,7 @@ function Releases:offline(app)
     { "UPDATE release SET state = 'draining' WHERE id = ? AND state = 'live'", live.id },
     d.store:event("app.changed", app.id, nil, {}),
   }
+  d.schedule:look(app)
 end
 
 function Releases:check_not_live(app, release)
@@ -346,6 +347,7 @@ function Releases:user_stop(app)
   d.store:commit { { "UPDATE app SET stopped = 1, updated_at = ? WHERE id = ?", clock.now(), app.id } }
   d.guard:leave(app)
   d.traffic:silence(app)
+  d.schedule:look(app)
   d.jobs:halt_all(app, "the app was stopped")
   d.drain:wait_idle(release, clock.now() + DRAIN_MS)
   d.instances:stop(release)
@@ -365,6 +367,7 @@ function Releases:user_start(app)
   d.health:wait({ app = app, progress = function() end, asked_at = clock.now() }, release, nil, 0)
   d.traffic:retarget(app)
   d.guard:watch(app, release)
+  d.schedule:look(app)
   d.store:commit { d.store:event("app.changed", app.id, nil, { status = "running" }) }
 end
 

@@ -82,6 +82,7 @@ local function switch(self, app, release)
   end
   d.store:post(statements)
   d.guard:watch(app, release)
+  d.schedule:look(app, config)
   return { release = release.number, before = old and old.number }
 end
 
