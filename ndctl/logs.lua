@@ -1,4 +1,4 @@
--- logs.lua - `ndctl logs`: what an app writes.
+-- logs.lua - `ndctl logs`: what an app writes, and wrote, also in containers that are gone.
 --
 -- One line of the app is one line on stdout; with several instances each begins with its instance.
 
@@ -9,17 +9,19 @@ local stream = require "ndctl.lib.stream"
 local term = require "term"
 local text = require "ndctl.lib.text"
 
-local ALL = 1000000  -- lines
-local SORTED = 50000 -- lines
-
 -- UTC milliseconds from a duration or a time.
-local function since_of(value)
-  if not value then return nil end
+local function time_of(option, value)
   local ms = text.parse_duration(value)
   if ms then return clock.now() - ms end
   if text.parse_time(value) then return text.parse_time(value) end
-  fail.usage(("--since takes a duration or a time, not '%s'"):format(value),
+  fail.usage(("--%s takes a duration or a time, not '%s'"):format(option, value),
     "write it as 10m, or as 2026-01-31T12:00:00Z")
+end
+
+-- What the daemon takes: the seq of a line as it is, else a time.
+local function since_of(value)
+  if not value or value:match "^%d+$" then return value end
+  return time_of("since", value)
 end
 
 -- "web-2-1" of "nd-08f9-default-production-shop-web-2-1": process, release, index.
@@ -40,6 +42,10 @@ local function printer(ctx, many)
     if ctx.options.json then
       return out.print(require("json").encode(frame))
     end
+    if frame.dropped then
+      return out.note(("%d lines are missing here: they came faster than they could be %s"):format(
+        frame.dropped, frame.seq and "stored" or "read"))
+    end
     first = first or frame.instance
     many = many or (frame.instance or first) ~= first
     local line = frame.line or ""
@@ -50,60 +56,20 @@ local function printer(ctx, many)
   end
 end
 
--- Without --follow the lines of all instances come in the order of their times, and --tail counts
--- all of them; a log longer than SORTED lines goes out as it comes.
-local function print_sorted(c, query, many, ctx)
-  local frames, show = {}, nil
-  local function flush()
-    table.sort(frames, function(a, b)
-      if a.time ~= b.time then return tostring(a.time) < tostring(b.time) end
-      return a.at < b.at
-    end)
-    for _, frame in ipairs(frames) do
-      many = many or (frame.instance or frames[1].instance) ~= frames[1].instance
-    end
-    show = printer(ctx, many)
-    for i = math.max(1, #frames - query.tail + 1), #frames do
-      frames[i].at = nil
-      show(frames[i])
-    end
-  end
-  stream.each(c, "/ws/logs", query, false, function(frame)
-    if show then return show(frame) end
-    frame.at = #frames + 1
-    frames[frame.at] = frame
-    if #frames >= SORTED then flush() end
-  end)
-  if not show then flush() end
-end
-
--- Goes on with new lines, through restarts of the daemon.
-local function print_following(c, query, many, ctx)
-  local show, last = printer(ctx, many), {}
-  stream.each(c, "/ws/logs", query, true, function(frame, again)
-    local from, ms = frame.instance or "", text.parse_time(frame.time)
-    local seen = last[from]
-    -- Opened again, the stream begins a little earlier than it broke off.
-    if again and seen and ms and (ms < seen.ms or ms == seen.ms and frame.line == seen.line) then
-      return
-    end
-    show(frame)
-    if ms then
-      last[from] = { ms = ms, line = frame.line }
-      query.since, query.tail = ms, ALL
-    end
-  end)
-end
-
 return {
   name = "logs",
-  summary = "Print an app's log, and follow it with -f.",
+  summary = "Print an app's log, of gone containers too; search it, follow it with -f.",
   args = { { "app" } },
   options = {
     { "follow", short = "f", type = "flag", doc = "go on with new lines until interrupted" },
     { "tail", short = "n", type = "int", value = "N",
       doc = "begin with the last N lines (100, or with --since all)" },
-    { "since", value = "TIME", doc = "lines since then: 10m, or 2026-01-31T12:00:00Z" },
+    { "since", value = "TIME",
+      doc = "lines since then: 10m, 2026-01-31T12:00:00Z, or after the line with that seq: 1234" },
+    { "until", value = "TIME", doc = "lines before then; not with --follow" },
+    { "grep", short = "g", value = "TEXT", doc = "lines that contain this text, as it is" },
+    { "release", value = "N", type = "int", doc = "lines of that release" },
+    { "instance", value = "NAME", doc = "lines of that instance: web-2-1, or its whole name" },
     { "timestamps", short = "t", type = "flag", doc = "begin each line with its time" },
   },
   permission = "read", json = "LogLine lines",
@@ -111,17 +77,24 @@ return {
     { "ndctl logs web" },
     { "ndctl logs -f --tail 20 web", follows = true },
     { "ndctl logs --since 10m -t web" },
+    { "ndctl logs --release 1 --grep listens web" },
   },
   run = function(ctx)
     local c, o = ctx.client(), ctx.options
-    local since = since_of(o.since)
-    local app = c:call("GET", "/status", { query = c:scoped { app = ctx.args.app } })
+    if o.follow and o["until"] then
+      fail.usage("--follow has no end, and --until names one", "leave one of them out")
+    end
     local query = c:scoped {
-      app = ctx.args.app, follow = tostring(o.follow or false), since = since,
-      tail = o.tail or (since and ALL or 100),
+      app = ctx.args.app, follow = tostring(o.follow or false), since = since_of(o.since),
+      ["until"] = o["until"] and time_of("until", o["until"]), grep = o.grep,
+      release = o.release, instance = o.instance, tail = o.tail,
     }
-    local many = type(app.instances) == "table" and #app.instances > 1
-    if o.follow then return print_following(c, query, many, ctx) end
-    return print_sorted(c, query, many, ctx)
+    local app = c:call("GET", "/status", { query = c:scoped { app = ctx.args.app } })
+    local show = printer(ctx, not o.release and type(app.instances) == "table" and #app.instances > 1)
+    -- A stream that breaks goes on after the last line it brought.
+    stream.each(c, "/ws/logs", query, o.follow, function(frame)
+      show(frame)
+      if frame.seq then query.since, query.tail = frame.seq, nil end
+    end)
   end,
 }

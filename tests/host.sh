@@ -12,7 +12,7 @@
 
 BUILD_PACKAGES=(gcc libc6-dev cmake ninja-build pkg-config musl-tools "node-llhttp|libllhttp-dev"
   libuv1-dev libcurl4-openssl-dev libssl-dev libsqlite3-dev libjansson-dev libwslay-dev
-  liblua5.4-dev)
+  zlib1g-dev liblua5.4-dev)
 RUN_PACKAGES=(docker.io iptables iproute2 caddy openssl curl jq util-linux tzdata)
 TEST_PACKAGES=(libcmocka-dev lua5.4 lua-busted lua-check clang clang-format llvm
   "libclang-rt-dev|libclang-rt-18-dev" git docker-registry nginx python3 sqlite3 nftables conntrack procps

@@ -26,6 +26,7 @@ M.options = {
   { "nginx_https_port", 0, "PORT", "the same for HTTPS" },
   { "proxy_address", nil, "ADDR", "the address the proxy listens on (default: every one)" },
   { "log_format", "text", "text|json", "how the log is written" },
+  { "log_bytes", "64M", "SIZE", "how much is kept of what an app prints: 500K, 64M, 2G" },
   { "log_level", "info", "LEVEL", "debug, info, warn or error" },
 }
 M.flags = {
@@ -139,6 +140,11 @@ function M.load(argv)
   if out.proxy ~= "caddy" and out.proxy ~= "nginx" and out.proxy ~= "none" then
     err.raise("bad_config", ("proxy: must be caddy, nginx or none, got '%s'"):format(out.proxy))
   end
+  local size, unit = out.log_bytes:match "^(%d+)([KMG]?)$"
+  if not size then
+    err.raise("bad_config", ("log_bytes: '%s' is not a size"):format(out.log_bytes), "as in 64M")
+  end
+  out.log_bytes = math.tointeger(size) << (unit == "" and 0 or unit == "K" and 10 or unit == "M" and 20 or 30)
   if out.log_format ~= "text" and out.log_format ~= "json" then
     err.raise("bad_config", ("log_format: must be text or json, got '%s'"):format(out.log_format))
   end

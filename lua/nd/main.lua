@@ -73,7 +73,7 @@ local function build(o, programs)
     apps = "app", releases = "release", instances = "instances", traffic = "traffic",
     recipes = "recipe", runs = "runs", health = "health", drain = "drain",
     guard = "guard", watch = "watch", jobs = "jobs", schedule = "schedule", metrics = "metrics",
-    registries = "registry", seal = "seal",
+    registries = "registry", seal = "seal", logs = "logs",
   } do
     d[name] = require("nd.service." .. module).new(d)
   end
@@ -137,6 +137,7 @@ local function serve(o, programs)
   log.info(("ready after %d ms"):format(clock.monotonic() - d.started))
   if not d.stopping then d.stop_signal:wait() end
   for _, door in ipairs(d.doors) do door:close(GRACE_MS) end
+  d.logs:stop()
   d.network:flush()
   d.network:stop()
   d.metrics:stop()

@@ -22,6 +22,7 @@
     X(fs)        /* read, write (atomic), mkdir, list, remove, lock */                             \
     X(http)      /* client */                                                                      \
     X(log)       /* the daemon's log */                                                            \
+    X(logs)      /* logs of apps: kept, searched, followed */                                      \
     X(netfilter) /* iptables-restore, backend, watch for flushes */                                \
     X(proc)      /* host metrics, a process's connections */                                       \
     X(process)   /* child processes */                                                             \

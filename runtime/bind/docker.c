@@ -485,7 +485,12 @@ static int docker_call(lua_State *L)
 
 struct docker_box *docker_check(lua_State *L)
 {
-    return luaL_checkudata(L, 1, DOCKER_META);
+    return docker_check_at(L, 1);
+}
+
+struct docker_box *docker_check_at(lua_State *L, int index)
+{
+    return luaL_checkudata(L, index, DOCKER_META);
 }
 
 static int docker_gc(lua_State *L)

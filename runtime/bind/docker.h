@@ -19,6 +19,7 @@ struct docker_box {
 };
 
 ND_RAISES struct docker_box *docker_check(lua_State *L); /* at 1 */
+ND_RAISES struct docker_box *docker_check_at(lua_State *L, int index);
 
 /* opts.timeout_ms at `index`, else the connection's, else `otherwise`; to the last two, `more`. */
 ND_RAISES int docker_timeout(lua_State *L, int index, const struct docker_box *box, int otherwise,

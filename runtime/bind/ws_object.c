@@ -11,14 +11,16 @@
 enum { TEXT, BINARY, UNSENT_MOST = 256 * 1024 };
 
 struct nd_ws_object {
-    struct nd_ws *ws;       /* NULL before it is opened and after `closed` */
-    struct nd_chan *chan;   /* messages; ended by `closed` */
-    struct nd_list senders; /* struct send_op */
-    struct nd_task *task;   /* to cancel when the peer closes; NULL: none */
-    lua_State *task_co;     /* its coroutine ... */
-    lua_State *receiver;    /* ... and the one that is inside recv */
-    int holders;            /* the userdata, and the nd_ws until `closed` */
-    int code;               /* of the close; 0: open */
+    struct nd_ws *ws;           /* NULL before it is opened and after `closed` */
+    struct nd_chan *chan;       /* messages; ended by `closed` */
+    struct nd_list senders;     /* struct send_op */
+    struct nd_task *task;       /* to cancel when the peer closes; NULL: none */
+    lua_State *task_co;         /* its coroutine ... */
+    lua_State *receiver;        /* ... and the one that is inside recv */
+    void (*drained)(void *arg); /* of another binding; NULL: none */
+    void *drained_arg;
+    int holders; /* the userdata, and the nd_ws until `closed` */
+    int code;    /* of the close; 0: open */
     size_t reason_length;
     char reason[124];
 };
@@ -55,7 +57,11 @@ static void wake_senders(struct nd_ws_object *o)
 
 static void on_drained(void *arg)
 {
-    wake_senders(arg);
+    struct nd_ws_object *o = arg;
+
+    wake_senders(o);
+    if (o->drained)
+        o->drained(o->drained_arg);
 }
 
 static void on_closed(void *arg, int code, const char *reason, size_t length)
@@ -116,11 +122,27 @@ void nd_ws_object_close(struct nd_ws_object *o, int code, const char *reason)
         nd_ws_close(o->ws, code, reason, strlen(reason));
 }
 
+struct nd_ws *nd_ws_object_ws(struct nd_ws_object *o)
+{
+    return o->ws;
+}
+
+void nd_ws_object_on_drained(struct nd_ws_object *o, void (*drained)(void *arg), void *arg)
+{
+    o->drained = drained;
+    o->drained_arg = arg;
+}
+
 /* ---- from Lua ---- */
+
+struct nd_ws_object *nd_ws_object_check(lua_State *L, int index)
+{
+    return *(struct nd_ws_object **)luaL_checkudata(L, index, WS_META);
+}
 
 static struct nd_ws_object *check_ws(lua_State *L)
 {
-    return *(struct nd_ws_object **)luaL_checkudata(L, 1, WS_META);
+    return nd_ws_object_check(L, 1);
 }
 
 ND_RAISES static int raise_closed(lua_State *L, const struct nd_ws_object *o)

@@ -30,4 +30,10 @@ void nd_ws_object_opened(struct nd_ws_object *o, struct nd_ws *ws);
 void nd_ws_object_watch(struct nd_ws_object *o, struct nd_task *task, lua_State *co);
 void nd_ws_object_close(struct nd_ws_object *o, int code, const char *reason);
 
+/* For a binding that sends by itself, while a task holds the userdata. */
+ND_RAISES struct nd_ws_object *nd_ws_object_check(lua_State *L, int index);
+struct nd_ws *nd_ws_object_ws(struct nd_ws_object *o); /* NULL: closed */
+/* `drained` is called when the nd_ws is; NULL: no longer. */
+void nd_ws_object_on_drained(struct nd_ws_object *o, void (*drained)(void *arg), void *arg);
+
 #endif

@@ -90,10 +90,10 @@ size_t nd_docker_time(const char *text, size_t length, int64_t *ms)
 
 /* --- log frames ------------------------------------------------------------------------------- */
 
-static void give_line(struct nd_docker_frames *f, enum nd_docker_stream stream)
+static void give_line(struct nd_docker_frames *f, enum nd_docker_stream stream, bool cut)
 {
     struct nd_buf *part = &f->part[stream];
-    struct nd_docker_line line = {stream, -1, part->data, part->length};
+    struct nd_docker_line line = {stream, -1, part->data, part->length, cut};
 
     if (f->timestamps) {
         size_t used = nd_docker_time(line.text, line.length, &line.time);
@@ -129,7 +129,7 @@ static void take(struct nd_docker_frames *f, enum nd_docker_stream stream, const
     struct nd_buf *part = &f->part[stream];
 
     if (f->raw) {
-        f->on_line(f->arg, &(struct nd_docker_line){stream, -1, data, length});
+        f->on_line(f->arg, &(struct nd_docker_line){stream, -1, data, length, true});
         return;
     }
     while (length) {
@@ -144,7 +144,7 @@ static void take(struct nd_docker_frames *f, enum nd_docker_stream stream, const
         data += n;
         length -= n;
         if (end || (part->length >= ND_DOCKER_LINE_MAX && part->length >= line_room(f, part)))
-            give_line(f, stream);
+            give_line(f, stream, !end);
     }
 }
 
@@ -188,7 +188,7 @@ int nd_docker_frames_feed(struct nd_docker_frames *f, const char *data, size_t l
         f->left -= (uint32_t)n;
         /* A frame is a whole message of the log driver: with stamps, the next has its own. */
         if (!f->left && f->timestamps && f->part[f->head[0]].length)
-            give_line(f, f->head[0]);
+            give_line(f, f->head[0], true);
     }
     return 0;
 }
@@ -197,7 +197,7 @@ int nd_docker_frames_end(struct nd_docker_frames *f, struct nd_err *err)
 {
     for (int stream = 0; stream < 4; stream++)
         if (f->part[stream].length)
-            give_line(f, stream);
+            give_line(f, stream, false);
     if (f->have || f->left)
         return nd_err_set(err, "docker_protocol", "", "Docker's stream ended within a log frame");
     return 0;

@@ -35,6 +35,7 @@ struct nd_docker_line {
     int64_t time;                 /* UTC ms, or -1 if unknown */
     const char *text;             /* without the line's end; valid during the call */
     size_t length;
+    bool cut; /* the line was too long, or its end hasn't come: it may go on with the next */
 };
 
 struct nd_docker_frames {

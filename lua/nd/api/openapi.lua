@@ -47,7 +47,8 @@ local tags = {
   { "metrics", "What the host, the containers and the daemon use, now and before." },
   { "tokens", "Who may ask over TCP." },
   { "registries", "Credentials for private images." },
-  { "streams", "Events and logs, as WebSockets or as a list." },
+  { "streams", "Events, as a WebSocket or as a list." },
+  { "logs", "What apps print, kept beyond their containers: searched, followed, resumed." },
   { "openapi", "This description." },
 }
 

@@ -310,10 +310,18 @@ local answers = {
   }, { "seq", "time", "kind", "data" }),
 
   LogLine = object({
-    seq = doc(integer, "Counts this connection's lines."), time = time, app = text,
-    release = integer, instance = text,
-    stream = { type = "string", enum = array { "stdout", "stderr" } }, line = text,
-  }, { "seq", "app", "release", "instance", "stream", "line" }),
+    seq = doc(integer, "Numbers the app's lines; `since` takes it."),
+    time = doc(time, "When it reached the daemon."), app = text, release = integer, instance = text,
+    stream = { type = "string", enum = array { "stdout", "stderr" } },
+    line = doc(text, "Without its end; secrets are replaced by [redacted]."),
+  }, { "seq", "time", "app", "release", "instance", "stream", "line" }),
+
+  LogDropped = object({
+    dropped = doc(integer, "So many lines are missing here."),
+    seq = doc(integer, "Where the daemon itself had to drop them: the last one's."), time = time,
+    app = text, release = integer, instance = text,
+    stream = { type = "string", enum = array { "stdout", "stderr" } },
+  }, { "dropped" }),
 }
 
 answers.AppStatus.example = {

@@ -265,6 +265,7 @@ function Apps:destroy(app)
     { "DELETE FROM app WHERE id = ?", app.id },
     d.store:event("app.removed", db.null, nil, { app_name = app.name }),
   }
+  d.logs:forget(app)
 end
 
 return Apps

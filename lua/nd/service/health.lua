@@ -137,25 +137,10 @@ end
 
 -- ---- waiting for a release ----
 
--- The last lines a container printed, for whoever asks why.
-function Health:last_lines(instance)
-  local lines = json.array {}
-  pcall(function()
-    local stream <close> = self.d.docker:logs(instance.container or instance.name,
-      { tail = LOG_LINES, stdout = true, stderr = true })
-    while #lines < LOG_LINES do
-      local line = stream:recv(2000)
-      if not line then break end
-      lines[#lines + 1] = line
-    end
-  end)
-  return lines
-end
-
 function Health:unhealthy(code, instance, release, why, probes, hint)
   error(err.new(code, ("release %d is not healthy: %s %s"):format(release.number, shown(instance), why),
     hint or "its probes and last log lines say why; the old version was not touched",
-    { probes = probes, logs = self:last_lines(instance), instance = instance.name }), 0)
+    { probes = probes, logs = self.d.logs:last_lines(instance, LOG_LINES), instance = instance.name }), 0)
 end
 
 -- Raises when the container has ended; says how. While Docker is away nobody knows.

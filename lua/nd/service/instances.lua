@@ -107,6 +107,7 @@ function Instances:start(app, release, rows, key, image, net)
       self:settings(app, config, instance.process), instance, net, key))
     d.store:post { { "UPDATE instance SET container = ? WHERE id = ?", id, instance.id } }
     fault.hit "container.created"
+    d.logs:attach(instance, id)
     d.docker:start(id)
     fault.hit "container.started"
     d.store:post { {
@@ -186,7 +187,10 @@ function Instances:wake(app, release)
     if found and row.state == "stopping" then -- SIGTERM is on its way: it ends first
       pcall(d.docker.stop, d.docker, found.Id, math.ceil(self:grace(release, row.process) / 1000))
     end
-    if found then ok, e = pcall(d.docker.start, d.docker, found.Id) end
+    if found then
+      d.logs:attach(row, found.Id)
+      ok, e = pcall(d.docker.start, d.docker, found.Id)
+    end
     if not ok and e and e.code == "cancelled" then error(e, 0) end
     if not ok then
       if e then log.warn(("%s can't be started again, making it anew: %s"):format(row.name, tostring(e))) end
@@ -207,6 +211,7 @@ function Instances:recreate(app, release, row)
   local id = d.docker:create(row.name, container.spec(d, app, release, image,
     self:settings(app, json.decode(release.config), row.process), row, net, release.key))
   d.store:post { { "UPDATE instance SET container = ? WHERE id = ?", id, row.id } }
+  d.logs:attach(row, id)
   d.docker:start(id)
 end
 

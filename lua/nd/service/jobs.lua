@@ -112,6 +112,7 @@ function Jobs:start(job, settings)
     { image_id = job.image_id, number = job.number, run = job.run }, image, settings,
     { name = job.name, address = job.address, process = job.process, position = job.id }, net, job.key))
   fault.hit "job.created"
+  d.logs:attach({ name = job.name, app = app.id, app_name = app.name, number = job.number }, id)
   d.docker:start(id)
   d.store:post {
     { "UPDATE job SET state = 'running', container = ?, started_at = ? WHERE id = ?", id, clock.now(), job.id },

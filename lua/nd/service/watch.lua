@@ -103,6 +103,7 @@ end
 function Watch:on_event(event)
   if event.Type ~= "container" then return end
   local row = instance_of(self, event.Actor.ID)
+  if row and event.Action == "start" then self.d.logs:started(row) end
   if row and handlers[event.Action] then
     self:handle(event.Action, row, event)
   elseif event.Action == "create" and not has_row(self, event.Actor.ID, event.Actor.Attributes.name) then
@@ -118,6 +119,7 @@ function Watch:follow()
     label = json.array { "nextdeploy.instance=" .. self.d.store.instance },
   } }
   self.connected = true
+  task.spawn("logs", function() self.d.logs:resume() end)
   local again = task.spawn("reconcile", function()
     self:reconcile()
     self:set_policies()

@@ -1,0 +1,339 @@
+#include "engine/log_follow.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "engine/log_app.h"
+#include "io/job.h"
+
+enum { STEP_BYTES = 256 * 1024 }; /* of frames read from disk at once */
+
+/*   FLUSH → READ ⇄ WAIT → LIVE
+ *            └──────┴──────┴──→ OVER, which a job that is still at it outlives */
+enum state {
+    FLUSH, /* what was taken in before it came is being written */
+    READ,  /* a job reads from disk */
+    WAIT,  /* for the sink to have room */
+    LIVE,
+    OVER,
+};
+
+struct nd_log_follower {
+    struct nd_list link;
+    struct nd_log_app *app;
+    struct nd_log_follow_call call;
+    enum state state;
+    bool job;      /* one reads for us */
+    bool dropping; /* the sink has no room */
+    bool flushing; /* `flush` is listed */
+    bool starting; /* nd_log_follow_start has not returned */
+    uint64_t dropped, dropped_ever;
+    uint64_t upto; /* seq: where one that doesn't follow ends */
+    struct nd_log_flush flush;
+    struct nd_log_scan scan;
+    struct nd_log_frames frames; /* of what is live or recent, filtered */
+};
+
+static void step(struct nd_log_follower *f);
+
+static void free_follower(struct nd_log_follower *f)
+{
+    nd_log_filter_fini(&f->call.filter);
+    nd_log_frames_fini(&f->frames);
+    nd_log_frames_fini(&f->scan.frames);
+    free(f);
+}
+
+/* Nobody reads from disk: nothing needs to be kept. */
+static void forget_recent(struct nd_log_app *app)
+{
+    ND_LIST_EACH (link, &app->recent) {
+        nd_log_run_free(ND_CONTAINER(link, struct nd_log_run, link));
+    }
+    app->recent_bytes = 0;
+}
+
+static void set_state(struct nd_log_follower *f, enum state state)
+{
+    bool before = f->state == READ || f->state == WAIT;
+    bool now = state == READ || state == WAIT;
+
+    f->app->scanning += now - before;
+    f->state = state;
+    if (before && !now && !f->app->scanning)
+        forget_recent(f->app);
+}
+
+static void leave(struct nd_log_follower *f)
+{
+    set_state(f, OVER);
+    nd_list_remove(&f->link);
+    f->app->follower_count--;
+    if (f->flushing)
+        nd_list_remove(&f->flush.link);
+    if (!f->job && !f->starting)
+        free_follower(f);
+}
+
+static void end(struct nd_log_follower *f, const char *why)
+{
+    const struct nd_log_sink *sink = f->call.sink;
+    void *io = f->call.io;
+
+    leave(f);
+    sink->end(io, why);
+}
+
+/* --- sending ---------------------------------------------------------------------------------- */
+
+static void send_frame(struct nd_log_follower *f, const struct nd_log_frames *frames,
+                       const struct nd_log_frame *frame)
+{
+    f->call.sink->send(f->call.io, frames->text.data + frame->at, frame->length);
+}
+
+static void send_frames(struct nd_log_follower *f, const struct nd_log_frames *frames)
+{
+    for (size_t i = 0; i < frames->count; i++)
+        send_frame(f, frames, &frames->list[i]);
+}
+
+static void drop(struct nd_log_follower *f, uint64_t lines)
+{
+    f->dropping = f->dropping || lines;
+    f->dropped += lines;
+    f->dropped_ever += lines;
+}
+
+/* What of a run passes the filter, in `f->frames`; only counts it where it is not to be sent. */
+static uint64_t filter_run(struct nd_log_follower *f, const struct nd_log_run *run, bool make)
+{
+    struct nd_log_walk walk = {.data = run->records.data, .length = run->records.length};
+    struct nd_log_record record;
+    uint64_t lines = 0;
+
+    nd_log_frames_clear(&f->frames);
+    while (nd_log_walk_next(&walk, &record)) {
+        if (!nd_log_filter_match(&f->call.filter, &record))
+            continue;
+        lines += record.kind == ND_LOG_LOST ? record.lost : 1;
+        if (make)
+            nd_log_frames_add(&f->frames, &record);
+    }
+    nd_log_frames_end(&f->frames);
+    return lines;
+}
+
+/* The frames of a run for all who want everything; made once. */
+static const struct nd_log_frames *frames_of(struct nd_log_app *app, const struct nd_log_run *run)
+{
+    struct nd_log_walk walk = {.data = run->records.data, .length = run->records.length};
+    struct nd_log_record record;
+
+    if (!app->frames.count) {
+        while (nd_log_walk_next(&walk, &record))
+            nd_log_frames_add(&app->frames, &record);
+        nd_log_frames_end(&app->frames);
+    }
+    return &app->frames;
+}
+
+static void tell(struct nd_log_follower *f, const struct nd_log_run *run)
+{
+    bool open = nd_log_filter_is_open(&f->call.filter) && f->call.filter.after < run->first;
+    const struct nd_log_frames *frames = &f->frames;
+
+    if (f->dropping) {
+        drop(f, open ? run->lines : filter_run(f, run, false));
+        return;
+    }
+    if (open)
+        frames = frames_of(f->app, run);
+    else
+        filter_run(f, run, true);
+    for (size_t i = 0; i < frames->count; i++) {
+        const struct nd_log_frame *frame = &frames->list[i];
+
+        if (f->dropping || f->call.sink->unsent(f->call.io) + frame->length > ND_LOG_UNSENT_MAX)
+            drop(f, frame->lines);
+        else
+            send_frame(f, frames, frame);
+    }
+}
+
+void nd_log_followers_tell(struct nd_log_app *app, struct nd_log_run *run)
+{
+    nd_log_frames_clear(&app->frames);
+    ND_LIST_EACH (link, &app->followers) {
+        struct nd_log_follower *f = ND_CONTAINER(link, struct nd_log_follower, link);
+
+        if (f->state != LIVE)
+            continue;
+        tell(f, run);
+        f->call.filter.after = run->last;
+    }
+    nd_log_frames_clear(&app->frames);
+    if (app->frames.text.capacity > STEP_BYTES)
+        nd_log_frames_fini(&app->frames);
+    app->frames.app = app->name;
+}
+
+/* --- catching up ------------------------------------------------------------------------------ */
+
+static void scan_work(void *arg)
+{
+    nd_log_scan_run(&((struct nd_log_follower *)arg)->scan);
+}
+
+static void on_scanned(void *arg, bool ran)
+{
+    struct nd_log_follower *f = arg;
+    struct nd_log_app *app = f->app;
+
+    (void)ran;
+    f->job = false;
+    free((void *)(uintptr_t)f->scan.list);
+    f->scan.list = NULL;
+    if (f->state == OVER) {
+        free_follower(f);
+    } else {
+        f->call.filter.after = f->scan.after;
+        f->call.tail = ND_LOG_ALL;
+        send_frames(f, &f->scan.frames);
+        nd_log_frames_fini(&f->scan.frames);
+        step(f);
+    }
+    nd_log_app_job_done(app);
+}
+
+static void start_scan(struct nd_log_follower *f)
+{
+    struct nd_log_app *app = f->app;
+    struct nd_log_segment *copy = nd_alloc((size_t)(app->count + 1) * sizeof *copy);
+
+    memcpy(copy, app->list, (size_t)app->count * sizeof *copy);
+    f->scan = (struct nd_log_scan){.dir = app->dir,
+                                   .list = copy,
+                                   .count = app->count,
+                                   .filter = &f->call.filter,
+                                   .after = f->call.filter.after,
+                                   .upto = app->written < f->upto ? app->written : f->upto,
+                                   .tail = f->call.tail,
+                                   .most = STEP_BYTES,
+                                   .frames = {.app = app->name}};
+    f->job = true;
+    app->jobs++;
+    nd_job_start(app->store->loop, scan_work, on_scanned, f);
+}
+
+/* Sends the next of what was written while it read from disk; false where that isn't in memory. */
+static bool take_recent(struct nd_log_follower *f)
+{
+    struct nd_log_app *app = f->app;
+
+    ND_LIST_EACH (link, &app->recent) {
+        struct nd_log_run *run = ND_CONTAINER(link, struct nd_log_run, link);
+
+        if (run->last <= f->call.filter.after)
+            continue;
+        if (run->first > f->call.filter.after + 1)
+            return false;
+        filter_run(f, run, true);
+        send_frames(f, &f->frames);
+        f->call.filter.after = run->last;
+        return true;
+    }
+    return false;
+}
+
+static void step(struct nd_log_follower *f)
+{
+    set_state(f, READ);
+    for (;;) {
+        uint64_t after = f->call.filter.after;
+
+        if (after >= f->upto) {
+            end(f, NULL);
+            return;
+        }
+        if (after >= f->app->written) {
+            f->call.filter.since = 0; /* all that comes is later */
+            set_state(f, LIVE);
+            return;
+        }
+        if (f->call.sink->full(f->call.io)) {
+            set_state(f, WAIT);
+            return;
+        }
+        if (f->call.tail != ND_LOG_ALL || !take_recent(f)) {
+            start_scan(f);
+            return;
+        }
+    }
+}
+
+static void begin(void *arg)
+{
+    struct nd_log_follower *f = arg;
+    uint64_t last = f->app->written;
+
+    f->flushing = false;
+    if (f->call.filter.after > last || f->call.tail == 0)
+        f->call.filter.after = last; /* what is yet to come gets no number below that */
+    f->upto = f->call.follow ? UINT64_MAX : last;
+    step(f);
+}
+
+struct nd_log_follower *nd_log_follow_start(struct nd_log_app *app, struct nd_log_follow_call *call)
+{
+    struct nd_log_follower *f = nd_alloc(sizeof *f);
+
+    f->app = app;
+    f->call = *call;
+    call->filter = (struct nd_log_filter){0};
+    f->frames.app = app->name;
+    f->flush.done = begin;
+    f->flush.arg = f;
+    f->flushing = f->starting = true;
+    nd_list_append(&app->followers, &f->link);
+    app->follower_count++;
+    nd_log_app_flush(app, &f->flush);
+    f->starting = false;
+    if (f->state != OVER)
+        return f;
+    if (!f->job)
+        free_follower(f);
+    return NULL;
+}
+
+void nd_log_follow_drained(struct nd_log_follower *f)
+{
+    char text[48];
+
+    if (f->dropping) {
+        snprintf(text, sizeof text, "{\"dropped\":%llu}", (unsigned long long)f->dropped);
+        f->dropping = false;
+        f->dropped = 0;
+        f->call.sink->send(f->call.io, text, strlen(text));
+    }
+    if (f->state == WAIT)
+        step(f);
+}
+
+void nd_log_follow_stop(struct nd_log_follower *f)
+{
+    leave(f);
+}
+
+uint64_t nd_log_follow_dropped(const struct nd_log_follower *f)
+{
+    return f->dropped_ever;
+}
+
+void nd_log_followers_end(struct nd_log_app *app, const char *why)
+{
+    while (!nd_list_empty(&app->followers))
+        end(ND_CONTAINER(app->followers.next, struct nd_log_follower, link), why);
+}
