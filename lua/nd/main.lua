@@ -70,7 +70,7 @@ local function build(o, programs)
   app_config.default_proxy = o.proxy
   d.worker_options = { path = programs .. "/nd-worker" }
   for name, module in pairs {
-    apps = "app", releases = "release", instances = "instances", traffic = "traffic",
+    apps = "app", releases = "release", instances = "instances", traffic = "traffic", edge = "edge",
     recipes = "recipe", runs = "runs", health = "health", drain = "drain",
     guard = "guard", watch = "watch", jobs = "jobs", schedule = "schedule", metrics = "metrics",
     registries = "registry", seal = "seal", logs = "logs",
@@ -103,13 +103,14 @@ local function recover(interrupted)
   d.traffic:retarget_all()
   local routes = {}
   for _, r in ipairs(d.store:all(
-    "SELECT domain, tls, proxy_type, app.* FROM route JOIN app ON app.id = route.app")) do
-    local service = d.network:find_service(d.apps.service(r))
+    "SELECT domain, tls, proxy_type, port, app.* FROM route JOIN app ON app.id = route.app")) do
+    local service = d.network:find_service(d.apps.route_service(r, r))
     if service then
       routes[r.domain] = { at = service.at, tls = r.tls, proxy_type = r.proxy_type }
     end
   end
   d.proxy:set_all(routes)
+  d.edge:restore()
   d.proxy:start()
   d.proxy:watch()
   d.watch:start()

@@ -21,7 +21,7 @@ local log = require "log"
 local task = require "task"
 local err = require "nd.error"
 
-local LATEST = 5       -- the newest lua/nd/migrations/NNN.sql
+local LATEST = 6       -- the newest lua/nd/migrations/NNN.sql
 local KEEP_EVENTS = 50000
 
 local Store = {}

@@ -22,7 +22,7 @@ commands.groups = {
   { "Deploy", { "deploy", "run", "swap", "rollback", "restart", "stop", "destroy",
     "diff" } },
   { "Watch", { "status", "apps", "ps", "logs", "events", "runs", "job", "metrics", "top" } },
-  { "Set up", { "recipe", "token", "registry", "context", "config", "completion", "doctor", "version",
+  { "Set up", { "proxy", "recipe", "token", "registry", "context", "config", "completion", "doctor", "version",
     "help" } },
 }
 

@@ -57,6 +57,14 @@ function kinds.apps(state)
   return found
 end
 
+function kinds.domains(state)
+  local found = {}
+  for i, route in ipairs(ask(state, "/proxy").routes) do
+    found[i] = { route.domain, ("%s, %s"):format(route.app_name, route.proxy_type) }
+  end
+  return found
+end
+
 function kinds.runs(state)
   local found = {}
   for i, run in ipairs(ask(state, "/runs", { limit = 30 })) do

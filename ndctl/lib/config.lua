@@ -22,7 +22,7 @@ config.process_keys = {
   kind = "string", command = "list", replicas = "int", port = "int", env = "map", user = "string",
   memory = "string|int", cpu = "number", grace = "duration", volumes = "routes",
   health = "string|health", schedule = "string", zone = "string", overlap = "string",
-  missed = "string", timeout = "duration",
+  missed = "string", timeout = "duration", publish = "routes",
 }
 
 config.release_keys = { command = "list", timeout = "duration" }
@@ -39,6 +39,7 @@ config.keys = {
   tls = { "string" },
   proxy_type = { "string" },
   routes = { "routes" },
+  publish = { "routes" },    -- ports of the host: "5432/tcp", or { port = that, from = { "CIDR" } }
   strategy = { "string" },
   params = { "map" },        -- more parameters of the strategy
   health = { "string|health", body = "health_check" },

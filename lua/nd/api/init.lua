@@ -42,7 +42,7 @@ local function add(tag)
 end
 
 for _, tag in ipairs { "deploy", "apps", "runs", "jobs", "recipes", "host", "metrics", "tokens", "registries",
-  "streams", "logs", "openapi" } do
+  "proxy", "streams", "logs", "openapi" } do
   add(tag)
 end
 

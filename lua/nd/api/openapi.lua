@@ -46,6 +46,7 @@ local tags = {
   { "jobs", "One-off containers: release commands, schedules, jobs on demand." },
   { "metrics", "What the host, the containers and the daemon use, now and before." },
   { "tokens", "Who may ask over TCP." },
+  { "proxy", "Host names, the proxies that serve them, maintenance and pause." },
   { "registries", "Credentials for private images." },
   { "streams", "Events, as a WebSocket or as a list." },
   { "logs", "What apps print, kept beyond their containers: searched, followed, resumed." },

@@ -20,6 +20,9 @@ duration.description = 'A duration: "500ms", "30s", "1h30m", or a number of seco
 local proxy_type = { type = "string", enum = array { "caddy", "nginx", "none" },
   description = "Who serves the host name; without it the daemon's own choice." }
 
+local tls = { type = "string", enum = array { "internal", "off" },
+  description = "Whose certificate the proxy shows; off is plain HTTP." }
+
 local function texts(description)
   return { type = "object", description = description, additionalProperties = text }
 end
@@ -76,7 +79,7 @@ local requests = {
     env = { type = "object", additionalProperties = one_of(text, number, boolean),
       description = "On top of the app's." },
     user = text, memory = one_of(text, integer), cpu = number, grace = duration,
-    volumes = list(ref "Volume"), health = ref "HealthCheck",
+    volumes = list(ref "Volume"), health = ref "HealthCheck", publish = list(ref "Publish"),
     schedule = doc(text, "Five cron fields, or @daily and the like."),
     zone = doc(text, "Of the schedule, as in Europe/Berlin; UTC unless it is said."),
     overlap = { type = "string", enum = array { "skip", "allow" }, default = "skip",
@@ -87,8 +90,23 @@ local requests = {
   }),
 
   RouteRequest = { oneOf = array { text, closed({ domain = text,
-    tls = { type = "string", enum = array { "internal", "off" } },
-    proxy_type = proxy_type }, { "domain" }) } },
+    tls = tls, proxy_type = proxy_type, port = doc(port, "Of the container, where it isn't the app's own.") },
+    { "domain" }) } },
+
+  Publish = {
+    description = '"[HOSTPORT:]PORT[/tcp|udp]": a port of the host that leads to one of the container. This host '
+      .. "itself may come by it, and whom `from` names.",
+    oneOf = array { { type = "string", pattern = "^[0-9]+(:[0-9]+)?(/(tcp|udp))?$" },
+      closed({ port = { type = "string", pattern = "^[0-9]+(:[0-9]+)?(/(tcp|udp))?$" },
+        from = doc(list(text), "IPv4 ranges, as in 10.0.0.0/8.") }, { "port" }) },
+  },
+
+  ProxyRoute = closed(fields(key, {
+    domain = doc(text, "The host name."), port = doc(port, "Of the container; without it the app's own."),
+    proxy_type = proxy_type, tls = tls }), { "domain", "app_name" }),
+  MaintenanceRequest = closed(fields(key, { on = boolean }), { "app_name", "on" }),
+  PauseRequest = closed(fields(key, { ["for"] = doc(duration, "At most 30s, which it is unless it is said.") }),
+    { "app_name" }),
 
   DeployRequest = closed(fields(key, {
     image = { type = "string", minLength = 1,
@@ -98,8 +116,7 @@ local requests = {
     port = doc(port, "The port the app listens on inside its container."),
     domain = doc(text, "The host name that the proxy sends to the app."),
     proxy_type = proxy_type,
-    tls = { type = "string", enum = array { "internal", "off" },
-      description = "Whose certificate the proxy shows; off is plain HTTP." },
+    tls = tls,
     strategy = doc(text, "blue-green, recreate, or the name of any recipe with these parameters."),
     health_check = ref "HealthCheck", health = ref "HealthCheck",
     replicas = { type = "integer", minimum = 1, maximum = 20 },
@@ -107,7 +124,7 @@ local requests = {
     memory = one_of(text, integer), cpu = doc(number, "Cores."),
     grace = duration, go_back = doc(boolean,
       "Return to the kept release by itself when this one dies or turns unhealthy."),
-    volumes = list(ref "Volume"), routes = list(ref "RouteRequest"),
+    volumes = list(ref "Volume"), routes = list(ref "RouteRequest"), publish = list(ref "Publish"),
     processes = { type = "object", additionalProperties = ref "Process",
       description = "By name. Without any the app is one process, web; {} goes back to that." },
     release = one_of(list(text), closed { command = list(text), timeout = duration }),
@@ -153,6 +170,9 @@ requests.DeployRequest.example = { app_name = "myapp", image = "myimage", env = 
 requests.AppRequest.example = { app_name = "myapp" }
 requests.SwapRequest.example = { app_name = "myapp", image = "myimage:v2" }
 requests.RollbackRequest.example = { app_name = "myapp" }
+requests.ProxyRoute.example = { domain = "myapp.com", app_name = "myapp", proxy_type = "nginx" }
+requests.MaintenanceRequest.example = { app_name = "myapp", on = true }
+requests.PauseRequest.example = { app_name = "myapp", ["for"] = "10s" }
 requests.RunRequest.example = { recipe = "bluegreen", app_name = "myapp",
   params = { image = "myimage:v2", drain = "5s" } }
 requests.RecipeFiles.example = { name = "mine", files = { ["recipe.lua"] =
@@ -183,7 +203,27 @@ local answers = {
     index = integer, state = text, address = text, restarts = integer, exit_code = integer,
     started_at = time }, { "id", "name", "release", "process", "index", "state", "address" }),
 
-  Route = object({ domain = text, tls = text, proxy_type = text }, { "domain", "tls" }),
+  Route = object({ domain = text, tls = text, proxy_type = text, port = port }, { "domain", "tls" }),
+
+  ServedRoute = object({
+    domain = text, app_name = text, project = text, environment = text, tls = text, proxy_type = text,
+    port = doc(port, "Of the container, where it isn't the app's own."),
+    url = doc(text, "Absent with a proxy of your own."),
+    service_address = doc(text, "What the proxy sends requests to."),
+    served = doc(boolean, "Whether its proxy is up."), message = text, maintenance = boolean,
+  }, { "domain", "app_name", "project", "environment", "tls", "proxy_type", "served" }),
+
+  ProxyState = object({
+    proxies = list(object({ name = text, default = doc(boolean, "Of routes that name none."),
+      state = { type = "string", enum = array { "up", "down", "refused", "unknown" } },
+      routes = integer, http_port = port, https_port = port, message = text, hint = text },
+      { "name", "default", "state", "routes" })),
+    routes = list(ref "ServedRoute"),
+  }, { "proxies", "routes" }),
+
+  Published = object({ port = doc(port, "Of the host."), target = doc(port, "Of the container."),
+    proto = text, from = doc(list(text), "Who may come by it, this host aside.") },
+    { "port", "target", "proto", "from" }),
 
   AppStatus = object({
     app_name = text, project = text, environment = text,
@@ -196,6 +236,8 @@ local answers = {
     strategy = doc(text, "The recipe that deployed it last."),
     run_id = doc(text, "The live run, or the last one."),
     service_address = doc(text, "Where it answers on this host, whatever release is live."),
+    published = list(ref "Published"), maintenance = doc(boolean, "Its host names answer 503."),
+    paused_until = doc(time, "New requests are held until then."),
     routes = list(ref "Route"), instances = list(ref "Instance"), releases = list(ref "Release"),
     error = ref "RunError",
   }, { "app_name", "project", "environment", "image", "status", "port", "domain", "updated_at",

@@ -8,6 +8,8 @@ local db = require "db"
 local json = require "json"
 local err = require "nd.error"
 local config = require "nd.service.app_config"
+local publish = require "nd.service.network_publish"
+local Process = require "nd.service.process"
 
 local Apps = {}
 Apps.__index = Apps
@@ -73,9 +75,14 @@ function Apps:ensure(app)
 end
 
 -- The key of a service address: unless it is said, the app's own, which is its web process's port 80.
-function Apps.service(app, process, port)
+function Apps.service(app, process, port, proto)
   return { project = app.project, environment = app.environment, app = app.name,
-    process = process or "web", port = port or 80 }
+    process = process or "web", port = port or 80, proto = proto ~= "tcp" and proto or nil }
+end
+
+-- Where a route of the app leads: its own service, or that of another of its ports.
+function Apps.route_service(app, route)
+  return route.port and Apps.service(app, "web.ports", route.port) or Apps.service(app)
 end
 
 -- The key of its network.
@@ -93,7 +100,8 @@ function Apps:spec(app, request)
   return config.merge(base and json.decode(base.config) or {}, request)
 end
 
--- Two apps can't claim one host: raises host_taken, naming the owner.
+-- Two apps can't claim one host or one port of the machine: raises host_taken or port_taken, naming
+-- the owner.
 function Apps:check_routes(app, spec)
   for _, route in ipairs(spec.routes or {}) do
     local row = self.d.store:get([[SELECT app.project, app.environment, app.name FROM route
@@ -104,6 +112,7 @@ function Apps:check_routes(app, spec)
         ("give '%s' another domain, or `ndctl destroy %s` first"):format(app.name, row.name))
     end
   end
+  publish.check(self.d.network, Apps.net(app), Process.published(spec))
 end
 
 -- ---- what it is right now ----
@@ -164,6 +173,11 @@ local function unserved(d, routes)
   end
 end
 
+local function paused_until(d, app)
+  local ends = d.edge and d.edge:paused_until(app)
+  return ends and clock.format(ends)
+end
+
 function Apps:status(app)
   local d = self.d
   app = self:by_id(app.id) or app
@@ -176,7 +190,7 @@ function Apps:status(app)
   local image, settings = describe(release, run)
   local routes = json.array {}
   for _, r in ipairs(d.store:all(
-    "SELECT domain, tls, proxy_type FROM route WHERE app = ? ORDER BY domain", app.id)) do
+    "SELECT domain, tls, proxy_type, port FROM route WHERE app = ? ORDER BY domain", app.id)) do
     routes[#routes + 1] = r
   end
   local previous = d.store:get([[SELECT number FROM release
@@ -192,6 +206,7 @@ function Apps:status(app)
     release = release and release.number, previous = previous and previous.number,
     strategy = app.strategy, run_id = run and run.id,
     service_address = service and service.at, routes = routes, instances = instances,
+    published = settings.publish, maintenance = app.maintenance == 1 or nil, paused_until = paused_until(d, app),
   }
 end
 
@@ -215,35 +230,44 @@ end
 
 -- ---- routes ----
 
--- Makes the app's host names those of `routes`: rows first, then the proxy's files.
-function Apps:set_routes(app, routes)
-  local d, wanted, had = self.d, {}, {}
-  local statements = {}
-  local old = d.store:all("SELECT * FROM route WHERE app = ?", app.id)
-  for _, r in ipairs(old) do had[r.domain] = r.tls .. r.proxy_type end
+local function says(r) return ("%s %s %s"):format(r.tls, r.proxy_type, r.port or "") end
+
+local function record_routes(self, app, routes, old)
+  local statements, wanted, had = {}, {}, {}
+  for _, r in ipairs(old) do had[r.domain] = says(r) end
   for _, r in ipairs(routes) do
-    wanted[r.domain] = r
-    statements[#statements + 1] = had[r.domain] ~= r.tls .. r.proxy_type and {
-      [[INSERT INTO route (domain, app, tls, proxy_type, created_at) VALUES (?, ?, ?, ?, ?)
-        ON CONFLICT (domain) DO UPDATE SET tls = excluded.tls, proxy_type = excluded.proxy_type
-        WHERE app = excluded.app]], r.domain, app.id, r.tls, r.proxy_type, clock.now(), expect = 1 }
-      or nil
+    wanted[r.domain] = true
+    statements[#statements + 1] = had[r.domain] ~= says(r) and {
+      [[INSERT INTO route (domain, app, tls, proxy_type, port, created_at) VALUES (?, ?, ?, ?, ?, ?)
+        ON CONFLICT (domain) DO UPDATE SET tls = excluded.tls, proxy_type = excluded.proxy_type,
+        port = excluded.port WHERE app = excluded.app]], r.domain, app.id, r.tls, r.proxy_type,
+      r.port or db.null, clock.now(), expect = 1 } or nil
   end
   for _, r in ipairs(old) do
     if not wanted[r.domain] then
       statements[#statements + 1] = { "DELETE FROM route WHERE domain = ? AND app = ?", r.domain, app.id }
     end
   end
-  if #statements > 0 then
-    local ok, e = pcall(d.store.try, d.store, statements)
-    if not ok then
-      if e.code == "stale" then self:check_routes(app, { routes = routes }) end
-      error(e, 0)
-    end
+  if #statements == 0 then return end
+  local ok, e = pcall(self.d.store.try, self.d.store, statements)
+  if not ok then
+    if e.code == "stale" then self:check_routes(app, { routes = routes }) end
+    error(e, 0)
   end
-  local at = #routes > 0 and d.network:service(Apps.service(app)).at
+end
+
+-- Makes the app's host names those of `routes`: rows first, then the proxies.
+function Apps:set_routes(app, routes)
+  local d, wanted, had = self.d, {}, {}
+  local old = d.store:all("SELECT * FROM route WHERE app = ?", app.id)
+  record_routes(self, app, routes, old)
+  for _, r in ipairs(old) do had[r.domain] = says(r) end
   for _, r in ipairs(routes) do
-    if had[r.domain] ~= r.tls .. r.proxy_type then d.proxy:set(r.domain, at, r.tls, r.proxy_type) end
+    wanted[r.domain] = true
+    if had[r.domain] ~= says(r) then
+      if app.maintenance == 1 then d.proxy:mark("maintenance", r.domain, true) end
+      d.proxy:set(r.domain, d.network:service(Apps.route_service(app, r)).at, r.tls, r.proxy_type)
+    end
   end
   for _, r in ipairs(old) do
     if not wanted[r.domain] then d.proxy:remove(r.domain) end

@@ -1,9 +1,10 @@
 -- The configuration of an app: what a request or a nextdeploy.lua may say, checked and made whole.
 --
 -- A release stores the result as JSON:
---   env {NAME=text}, port, replicas, command [..], user, health {...}, routes [{domain,tls,
---   proxy_type}], volumes [{name, path, shared}], memory (bytes), cpu (cores), grace (ms between
---   SIGTERM and SIGKILL), go_back (return to the kept release when this one fails), proxy_type,
+--   env {NAME=text}, port, replicas, command [..], user, health {...}, volumes [{name, path, shared}],
+--   routes [{domain, tls, proxy_type, port where it isn't the app's own}], memory (bytes), cpu (cores),
+--   grace (ms between SIGTERM and SIGKILL), go_back (return to the kept release when this one fails),
+--   publish [{port, target, proto, from}] (network_publish.lua),
 --   processes {NAME={kind, ...}} (process.lua), release {command, timeout} (run before the switch)
 -- The probe's shape is documented in recipes/healthcheck/README.md.
 
@@ -11,6 +12,8 @@ local err = require "nd.error"
 local json = require "json"
 local duration = require "nd.duration"
 local health = require "nd.recipe.health"
+local publish = require "nd.service.network_publish"
+local Process = require "nd.service.process"
 
 local M = { default_proxy = "caddy" } -- of the daemon's options; main.lua sets it
 
@@ -125,7 +128,19 @@ local function routes(value)
   for i, r in ipairs(value) do
     if type(r) == "string" then r = { domain = r } end
     out[i] = { domain = M.domain(r.domain), tls = choice("tls", r.tls or "off"),
-      proxy_type = choice("proxy_type", r.proxy_type or M.default_proxy) }
+      proxy_type = choice("proxy_type", r.proxy_type or M.default_proxy),
+      port = r.port and M.port(r.port, "routes.port") }
+  end
+  return out
+end
+
+local function published(value)
+  if type(value) ~= "table" then bad("publish", value, 'must be a list, as in ["5432/tcp"]') end
+  local out = json.array {}
+  for i, v in ipairs(value) do
+    local entry, why, hint = publish.entry(v)
+    if not entry then err.raise("bad_request", "publish: " .. why, hint) end
+    out[i] = entry
   end
   return out
 end
@@ -152,6 +167,7 @@ local common = {
   grace = function(v) return duration.ms("grace", v) end,
   volumes = volumes,
   health = M.health,
+  publish = published,
 }
 
 -- A list is a command; {command, timeout} says how long it may take.
@@ -176,6 +192,30 @@ for name, check in pairs(common) do fields[name] = check end
 M.fields = fields
 M.bad = bad
 
+-- The routes that a request asks for, where it says anything of them; what it doesn't say of a host
+-- stays as it was.
+local function merge_routes(before, request)
+  local list = request.routes
+  if request.domain and request.domain ~= "" then
+    list = { { domain = request.domain, tls = request.tls, proxy_type = request.proxy_type } }
+  elseif not list and (request.tls or request.proxy_type) then
+    list = {}
+    for i, r in ipairs(before) do
+      list[i] = { domain = r.domain, tls = request.tls, proxy_type = request.proxy_type }
+    end
+  end
+  if type(list) ~= "table" then return nil end
+  local known, filled = {}, {}
+  for _, r in ipairs(before) do known[r.domain] = r end
+  for i, r in ipairs(list) do
+    if type(r) == "string" then r = { domain = r } end
+    local had = known[M.domain(r.domain)] or {}
+    filled[i] = { domain = r.domain, tls = r.tls or had.tls, port = r.port or had.port,
+      proxy_type = r.proxy_type or had.proxy_type }
+  end
+  return routes(filled)
+end
+
 -- The configuration `base` changed by what `request` sets. `domain`, `tls` and `proxy_type` are
 -- short for one route; `health_check` is `health`.
 function M.merge(base, request)
@@ -185,15 +225,16 @@ function M.merge(base, request)
     if request[name] ~= nil then out[name] = check(request[name]) end
   end
   if request.health_check ~= nil then out.health = M.health(request.health_check) end
-  if request.domain and request.domain ~= "" then
-    out.routes = routes { { domain = request.domain, tls = request.tls,
-      proxy_type = request.proxy_type } }
-  end
+  out.routes = merge_routes(base.routes or {}, request) or out.routes
   out.port = out.port or 80
   out.replicas = out.replicas or 1
   out.env = out.env or {}
   out.routes = out.routes or json.array {}
   out.health = out.health or M.health "/"
+  local web = Process.of(out, "web")
+  for _, route in ipairs(out.routes) do
+    if web and route.port == web.port then route.port = nil end -- it has the app's own service
+  end
   return out
 end
 

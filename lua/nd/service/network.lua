@@ -16,7 +16,11 @@
 --   net:find_service(key) -> the same, or nil where it has none
 --   net:switch(key, {"ip:port", ...})   parks; these instances get new connections, {}: rejected;
 --       allocates the service address where there is none yet
---   net:switch_all{{key=, targets=}, ...}   parks; the same for several at once, or for none
+--   net:switch_all{{key=, targets=, published=}, ...}   parks; the same for several at once, or for
+--       none; published={{port=, from={cidr}}, ...} are ports of the host that lead there (see
+--       network_publish.lua), left out: as they were
+--   net:hold(app, on)          parks; new connections to the app's services wait (their SYN is
+--       dropped, and sent again by the caller) or go on; ends with the daemon
 --   net:services_of(app) -> {key, ...}      the services an app has
 --   net:targets(key) -> {"ip:port", ...}      net:remove(key)   parks; the address rests 120 s
 --   net:ensure_bridge(app) -> {network=, bridge=, subnet=, gateway=, index=}   parks; idempotent;
@@ -49,6 +53,7 @@ local task = require "task"
 local address = require "nd.service.network_address"
 local host = require "nd.service.network_host"
 local iptables = require "nd.service.iptables"
+local publish = require "nd.service.network_publish"
 local rules = require "nd.service.network_rules"
 
 local network = {}
@@ -93,7 +98,7 @@ function network.new(o)
     docker = o.docker,
     store = o.store,
     on_event = o.on_event or function() end,
-    services = {},   -- key -> {index, address, port, proto, comment, targets, freed_at?}
+    services = {},   -- key -> {index, address, port, proto, comment, targets, published?, held?, freed_at?}
     bridges = {},    -- key -> {index, bridge, subnet, gateway, network, group, freed_at?}
     sysctls = {},    -- name -> the value before ours, for down()
     last_used = {},  -- container address -> wall ms when it was last given out or freed
@@ -137,6 +142,7 @@ local function rows(map)
   for _, key in ipairs(sorted_keys(map)) do
     local row = { key = key }
     for k, v in pairs(map[key]) do row[k] = k == "targets" and json.array(v) or v end
+    row.held = nil
     out[#out + 1] = row
   end
   return out
@@ -191,7 +197,7 @@ local function keep(self, kind, key, row)
   if not self.store then return end
   local copy = row and {} or nil
   for k, v in pairs(row or {}) do
-    if k ~= "targets" then copy[k] = v end
+    if k ~= "targets" and k ~= "held" then copy[k] = v end
   end
   self.store:put(kind, key, copy)
 end
@@ -396,7 +402,7 @@ function Network:service(key)
         s = { index = n, address = address.service(self.layout, n), port = key.port or 80,
           proto = key.proto or "tcp", comment = name, targets = {} }
       end
-      s.freed_at, s.targets = nil, {}
+      s.freed_at, s.targets, s.published, s.held = nil, {}, nil, nil
       keep(self, "service", name, s)
       self.services[name] = s
       apply(self, rules.add(self.layout, s.index, s))
@@ -437,31 +443,62 @@ function Network:switch_all(wanted)
     if #list > 0 or self:find_service(w.key) then
       self:service(w.key)
       local name = service_key(w.key)
-      changes[#changes + 1] = { name = name, service = self.services[name], targets = list }
+      changes[#changes + 1] = { name = name, service = self.services[name], targets = list,
+        published = w.published }
     end
   end
   if #changes == 0 then return end
   locked(self, function()
-    local services = {}
+    local services, ports = {}, {}
     for i, c in ipairs(changes) do
-      services[i] = c.service
-      c.before, c.service.targets = c.service.targets, c.targets
+      local s = c.service
+      services[i] = s
+      c.before, s.targets = s.targets, c.targets
+      c.had = s.published
+      if c.published and not publish.same(s.published, c.published) then
+        s.published = #c.published > 0 and c.published or nil
+        ports[#ports + 1] = c
+      end
     end
-    local ok, err = pcall(apply, self, rules.switch(self.layout, services))
+    local ok, err = pcall(function()
+      if #ports > 0 then return mend(self) end -- in several chains
+      apply(self, rules.switch(self.layout, services))
+    end)
     if not ok then
-      for _, c in ipairs(changes) do c.service.targets = c.before end
+      for _, c in ipairs(changes) do c.service.targets, c.service.published = c.before, c.had end
       error(err, 0)
     end
+    for _, c in ipairs(ports) do keep(self, "service", c.name, c.service) end
     changed(self)
   end)
   for _, c in ipairs(changes) do
     -- A UDP flow has no end: its next packet would go on to the old instance.
     if c.service.proto == "udp" then
       netfilter.forget { proto = "udp", within = c.service.address }
+      publish.forget(c.before, c.targets)
     end
     self.on_event("network.switched",
       { service = c.name, address = c.service.address, targets = c.targets })
   end
+end
+
+function Network:hold(app, on)
+  need(self)
+  locked(self, function()
+    local services, prefix = {}, app_key(app) .. "/"
+    for name, s in pairs(self.services) do
+      if name:sub(1, #prefix) == prefix and not s.freed_at and s.held ~= (on or nil) then
+        services[#services + 1] = s
+        s.held = on or nil
+      end
+    end
+    if #services == 0 then return end
+    local ok, err = pcall(apply, self, rules.hold(self.layout, model(self), services, on))
+    if not ok then
+      for _, s in ipairs(services) do s.held = not on or nil end
+      error(err, 0)
+    end
+  end)
 end
 
 -- The keys of an app's services.
@@ -485,7 +522,7 @@ function Network:remove(key)
   if not s or s.freed_at then return end
   locked(self, function()
     local ok = pcall(apply, self, rules.remove(self.layout, s.index, s))
-    s.freed_at, s.targets = clock.now(), {}
+    s.freed_at, s.targets, s.published, s.held = clock.now(), {}, nil, nil
     keep(self, "service", name, s)
     if not ok then mend(self) end -- the rules weren't as we left them
     changed(self)

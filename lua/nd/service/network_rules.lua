@@ -5,8 +5,11 @@
 --
 --   nat     ND-ID        dispatch: one rule a service address  (from PREROUTING and OUTPUT, first)
 --           ND-ID-S<n>   service n: DNAT to its healthy instances; empty when there is none
+--           ND-ID-H      published ports, by who comes  (from PREROUTING, for the host's addresses)
+--           ND-ID-L      published ports, for the host itself  (from OUTPUT, likewise)
 --           ND-ID-P      masquerade of hairpins and of what leaves the host  (from POSTROUTING)
---   filter  ND-ID-R      reject at once, so that callers fail fast
+--   filter  ND-ID-R      reject at once, so that callers fail fast; a held service drops instead, and
+--                        callers try again
 --           ND-ID-F      policy between bridges                     (from DOCKER-USER, first)
 --           ND-ID-G<n>   the bridges of one project and environment
 --           ND-ID-I      what reaches the host itself               (from INPUT)
@@ -14,7 +17,8 @@
 -- A packet whose destination is still a service address when it gets to `filter` was claimed by no
 -- service chain: it is rejected, in OUTPUT for the host's own callers, in FORWARD for containers.
 --
--- A model is {services={[n]={address=,port=,proto=,targets={"ip:port"},comment=}},
+-- A model is {services={[n]={address=,port=,proto=,targets={"ip:port"},comment=,
+--             published={{port=,from={cidr}}}|nil, held=}},
 --             bridges={[n]={bridge=,subnet=,group=}}} with n the index of address or bridge.
 -- Pure functions; nothing here waits.
 
@@ -33,6 +37,10 @@ function rules.jumps(layout)
   return {
     { table = "nat", chain = "PREROUTING", rule = "-d " .. s .. " -j " .. c },
     { table = "nat", chain = "OUTPUT", rule = "-d " .. s .. " -j " .. c },
+    { table = "nat", chain = "PREROUTING",
+      rule = "! -i " .. layout.bridges .. " -m addrtype --dst-type LOCAL -j " .. c .. "-H" },
+    { table = "nat", chain = "OUTPUT",
+      rule = "! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j " .. c .. "-L" },
     { table = "nat", chain = "POSTROUTING", rule = "-j " .. c .. "-P" },
     { table = "filter", chain = "INPUT", rule = "-j " .. c .. "-I" },
     { table = "filter", chain = "OUTPUT", rule = "-d " .. s .. " -j " .. c .. "-R" },
@@ -58,8 +66,9 @@ end
 function rules.service(layout, n, s)
   local chain = rules.chain_of(layout, n)
   local out = { ":" .. chain .. " - [0:0]" }
-  local count = #s.targets
-  for i, target in ipairs(s.targets) do
+  local targets = s.held and {} or s.targets
+  local count = #targets
+  for i, target in ipairs(targets) do
     local chance = ""
     if i < count then -- the i-th rule sees what the ones before it left
       chance = string.format(" -m statistic --mode random --probability %.11f", 1 / (count - i + 1))
@@ -77,6 +86,29 @@ function rules.switch(layout, services)
   return "*nat\n" .. table.concat(chains) .. "COMMIT\n"
 end
 
+-- The chain that what no service claimed ends in.
+local function reject_chain(layout, services)
+  local chain = layout.chain .. "-R"
+  local out = { ":" .. chain .. " - [0:0]" }
+  for _, n in ipairs(sorted(services)) do
+    local s = services[n]
+    if s.held then
+      out[#out + 1] = ("-A %s -d %s/32 -p %s -m %s --dport %d -j DROP"):format(chain, s.address, s.proto,
+        s.proto, s.port)
+    end
+  end
+  out[#out + 1] = "-A " .. chain .. " -p tcp -j REJECT --reject-with tcp-reset"
+  out[#out + 1] = "-A " .. chain .. " -j REJECT --reject-with icmp-port-unreachable"
+  return table.concat(out, "\n") .. "\n"
+end
+
+-- Some services begin or end to be held. In between they are never rejected.
+function rules.hold(layout, model, changed, on)
+  local drop = "*filter\n" .. reject_chain(layout, model.services) .. "COMMIT\n"
+  local chains = rules.switch(layout, changed)
+  return on and drop .. chains or chains .. drop
+end
+
 -- A service that wasn't there: its chain and its dispatch rule in one transaction.
 function rules.add(layout, n, s)
   return "*nat\n" .. rules.service(layout, n, s) .. "-A " .. layout.chain .. " "
@@ -89,16 +121,30 @@ function rules.remove(layout, n, s)
     .. rules.dispatch(layout, n, s) .. "\n-X " .. chain .. "\nCOMMIT\n"
 end
 
+local function published(layout, model, out)
+  local c = layout.chain
+  for _, n in ipairs(sorted(model.services)) do
+    local s = model.services[n]
+    for _, p in ipairs(s.published or {}) do
+      local rule = ("-p %s -m %s --dport %d -j %s"):format(s.proto, s.proto, p.port, rules.chain_of(layout, n))
+      for _, from in ipairs(p.from) do
+        out[#out + 1] = ("-A %s-H%s %s"):format(c, from == "0.0.0.0/0" and "" or " -s " .. from, rule)
+      end
+      out[#out + 1] = ("-A %s-L %s"):format(c, rule)
+    end
+  end
+end
+
 local function nat_chains(layout, model, out)
   local c = layout.chain
-  out[#out + 1] = ":" .. c .. " - [0:0]"
-  out[#out + 1] = ":" .. c .. "-P - [0:0]"
+  for _, suffix in ipairs { "", "-P", "-H", "-L" } do out[#out + 1] = ":" .. c .. suffix .. " - [0:0]" end
   for _, n in ipairs(sorted(model.services)) do
     out[#out + 1] = rules.service(layout, n, model.services[n]):sub(1, -2)
   end
   for _, n in ipairs(sorted(model.services)) do
     out[#out + 1] = "-A " .. c .. " " .. rules.dispatch(layout, n, model.services[n])
   end
+  published(layout, model, out)
   for _, n in ipairs(sorted(model.bridges)) do
     local subnet = model.bridges[n].subnet
     out[#out + 1] = string.format("-A %s-P -s %s -d %s -m conntrack --ctstate DNAT -j MASQUERADE",
@@ -122,10 +168,9 @@ local function filter_chains(layout, model, out)
     table.insert(groups[group], n)
   end
   local add = function(...) out[#out + 1] = string.format(...) end
-  for _, suffix in ipairs { "R", "F", "I" } do add(":%s-%s - [0:0]", c, suffix) end
+  out[#out + 1] = reject_chain(layout, model.services):sub(1, -2)
+  for _, suffix in ipairs { "F", "I" } do add(":%s-%s - [0:0]", c, suffix) end
   for _, group in ipairs(sorted(groups)) do add(":%s-G%d - [0:0]", c, first[group]) end
-  add("-A %s-R -p tcp -j REJECT --reject-with tcp-reset", c)
-  add("-A %s-R -j REJECT --reject-with icmp-port-unreachable", c)
   -- A segment that conntrack can't place isn't translated back: the host would answer it with a
   -- reset and cut a good connection.
   add("-A %s-I -i %s -m conntrack --ctstate INVALID -j DROP", c, ours)
@@ -138,6 +183,13 @@ local function filter_chains(layout, model, out)
     for _, n in ipairs(groups[group]) do
       add("-A %s-F -i %s -j %s-G%d", c, model.bridges[n].bridge, c, first[group])
       add("-A %s-G%d -o %s -j ACCEPT", c, first[group], model.bridges[n].bridge)
+    end
+  end
+  for _, n in ipairs(sorted(model.services)) do -- whoever got through to a published port may
+    local s = model.services[n]
+    for _, p in ipairs(s.published or {}) do
+      add("-A %s-F -o %s -p %s -m conntrack --ctstate DNAT ! --ctorigdst %s --ctorigdstport %d -j ACCEPT",
+        c, ours, s.proto, layout.services, p.port)
     end
   end
   -- With br_netfilter the kernel sends a reset past the translation, with the instance's address

@@ -7,10 +7,12 @@
 --   cron          a container of the live release each time its schedule is due
 --   job           a container of the live release when somebody asks for it
 
+local json = require "json"
+
 local M = {}
 
 local shared = { "user", "volumes", "memory", "cpu", "grace" }
-local of_web = { "command", "port", "replicas", "health" }
+local of_web = { "command", "port", "replicas", "health", "publish" }
 
 -- Settings of one process: {name, kind, command, env, port, replicas, health, ...}; nil where the
 -- configuration has none of this name. "release" is the release command.
@@ -92,6 +94,40 @@ function M.services(config)
       list[#list + 1] = { process = process.name, target = process.port,
         port = process.name == "web" and 80 or process.port }
     end
+  end
+  return list
+end
+
+-- The further ports of a process: those it publishes, and those its routes name. Their services are
+-- NAME.ports, since 80 may be one of them: {process, name, port, target, proto, published = {{port,
+-- from}, ...}}.
+function M.ports(config)
+  local list, by_port = {}, {}
+  local function service(process, target, proto)
+    local key = process.name .. " " .. target .. proto
+    if not by_port[key] then
+      by_port[key] = { process = process.name, name = process.name .. ".ports", port = target,
+        target = target, proto = proto, published = json.array {} }
+      list[#list + 1] = by_port[key]
+    end
+    return by_port[key]
+  end
+  for _, process in ipairs(M.list(config, M.LONG)) do
+    for _, p in ipairs(process.publish or {}) do
+      table.insert(service(process, p.target, p.proto).published, { port = p.port, from = p.from })
+    end
+    for _, r in ipairs(process.name == "web" and config.routes or {}) do
+      if r.port and r.port ~= process.port then service(process, r.port, "tcp") end
+    end
+  end
+  return list
+end
+
+-- What a configuration publishes: {{port, target, proto, from}, ...}.
+function M.published(config)
+  local list = {}
+  for _, process in ipairs(M.list(config, M.LONG)) do
+    table.move(process.publish or {}, 1, #(process.publish or {}), #list + 1, list)
   end
   return list
 end

@@ -45,7 +45,8 @@ local own = {
 -- Which kinds a field means something for.
 local only = {
   replicas = { web = true, worker = true }, port = { web = true, worker = true },
-  health = { web = true, worker = true }, schedule = { cron = true }, zone = { cron = true },
+  health = { web = true, worker = true }, publish = { web = true, worker = true },
+  schedule = { cron = true }, zone = { cron = true },
   overlap = { cron = true }, missed = { cron = true }, timeout = called,
 }
 

@@ -29,17 +29,24 @@ local function targets_of(service, rows)
   return targets
 end
 
+local function name_of(key) return ("%s:%d/%s"):format(key.process, key.port, key.proto or "tcp") end
+
 -- What every service of the app is to have while `release` serves; nil: nothing does.
 local function wanted(self, app, release)
   local list, named = {}, {}
   local rows = release and self.d.releases:instances(release) or {}
-  for _, service in ipairs(release and Process.services(json.decode(release.config)) or {}) do
-    local key = Apps.service(app, service.process, service.port)
-    named[key.process .. ":" .. key.port] = true
-    list[#list + 1] = { key = key, targets = targets_of(service, rows) }
+  local config = release and json.decode(release.config)
+  local function add(service)
+    local key = Apps.service(app, service.name or service.process, service.port, service.proto)
+    named[name_of(key)] = true
+    list[#list + 1] = { key = key, targets = targets_of(service, rows), published = service.published }
   end
+  for _, service in ipairs(config and Process.services(config) or {}) do add(service) end
+  for _, service in ipairs(config and Process.ports(config) or {}) do add(service) end
   for _, key in ipairs(self.d.network:services_of(Apps.net(app))) do
-    if not named[key.process .. ":" .. key.port] then list[#list + 1] = { key = key, targets = {} } end
+    if not named[name_of(key)] then
+      list[#list + 1] = { key = key, targets = {}, published = release and {} or nil }
+    end
   end
   return list
 end
@@ -60,7 +67,7 @@ local function switch(self, app, release)
   local old = d.releases:live(app)
   local config = json.decode(release.config)
   d.apps:check_routes(app, config)
-  local before = d.store:all("SELECT domain, tls, proxy_type FROM route WHERE app = ?", app.id)
+  local before = d.store:all("SELECT domain, tls, proxy_type, port FROM route WHERE app = ?", app.id)
   d.network:service(Apps.service(app)) -- an app without a host name has an address too
   d.apps:set_routes(app, config.routes)
   local ok, e = pcall(d.network.switch_all, d.network, wanted(self, app, release))
@@ -87,6 +94,31 @@ local function switch(self, app, release)
 end
 
 function Traffic:switch(app, release) return deciding(self, app, switch, release) end
+
+local function reroute(self, app, routes)
+  local d, live = self.d, self.d.releases:live(app)
+  local config, before = json.decode(live.config), live.config
+  local old = config.routes
+  local function become(list)
+    config.routes = list
+    live.config = json.encode(config)
+    d.network:switch_all(wanted(self, app, app.stopped == 0 and live or nil)) -- the address, then the name
+    d.apps:set_routes(app, list)
+  end
+  local ok, e = pcall(become, routes)
+  if not ok then
+    pcall(become, old)
+    error(e, 0)
+  end
+  d.store:commit {
+    { "UPDATE release SET config = ? WHERE id = ? AND config = ?", live.config, live.id, before },
+    { "UPDATE app SET updated_at = ? WHERE id = ?", clock.now(), app.id },
+    d.store:event("app.changed", app.id, nil, { routes = #routes }),
+  }
+end
+
+-- The live release gets other host names, or the same otherwise served: all of them, or none.
+function Traffic:reroute(app, routes) return deciding(self, app, reroute, routes) end
 
 local function put_back(self, app)
   local live = self.d.releases:live(app)

@@ -139,6 +139,7 @@ local before = {
     ndctl { "context", "add", "box", "--host", TCP, "--token", "nd_secret", "--replace" }
   end,
   ["context add"] = function() ndctl { "context", "remove", "box" } end,
+  ["proxy remove"] = function() done { "proxy", "set", "www.example.com", "--app", "web" } end,
   ["registry logout"] = function()
     ndctl({ "registry", "login", os.getenv "ND_REGISTRY", "-u", "robot", "--password-stdin" },
       { stdin = os.getenv "ND_REGISTRY_PASSWORD" })
