@@ -32,7 +32,7 @@ local function show_host(c, m)
     { "cpu", ("%6s  %s"):format(usage.percent(m.cpu), last_hour(c, {}, "cpu", 100)) },
     { "memory", ("%6s  %s  %s"):format(usage.percent(m.memory), last_hour(c, {}, "memory", 100),
       used(m.memory_total, m.memory_available)) },
-    { "disk", ("%6s  %s"):format(usage.percent(m.disk), used(m.disk_total, m.disk_free)) },
+    { "disk", ("%6s  %s free"):format(usage.percent(m.disk), usage.bytes(m.disk_free)) },
     { "swap", m.swap_total and m.swap_total > 0 and used(m.swap_total, m.swap_free) or nil },
     { "network", flows(m, "received", "in", "sent", "out") },
     { "disk i/o", flows(m, "read", "read", "written", "written") },
