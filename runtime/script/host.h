@@ -4,8 +4,12 @@
 #ifndef ND_SCRIPT_HOST_H
 #define ND_SCRIPT_HOST_H
 
+#include "script/burst.h"
+#include "script/pool.h"
 #include "script/task.h"
 #include "script/timer.h"
+
+enum { ND_SPARE = 16 };
 
 struct nd_task {
     struct nd_list all;     /* in nd_host.tasks while alive */
@@ -28,13 +32,17 @@ struct nd_task {
 
 struct nd_host {
     lua_State *L;
+    struct nd_pool pool; /* its memory */
     struct nd_loop *loop;
     struct nd_list tasks;
     struct nd_list ready;
-    struct nd_task *current; /* running now; NULL outside tasks */
-    uint64_t burst_start;    /* ns of CPU time: when `current` was resumed */
-    int count;               /* tasks alive */
-    uv_idle_t idle;          /* active while `ready` isn't empty */
+    struct nd_task *volatile current; /* running now; NULL outside tasks */
+    struct nd_burst burst;            /* how long `current` has been running */
+    int count;                        /* tasks alive */
+    lua_State *spare[ND_SPARE];       /* coroutines of ended tasks, for the next ones */
+    int spare_ref[ND_SPARE];          /* anchor them in the registry */
+    int spares;                       /* how many */
+    uv_idle_t idle;                   /* active while `ready` isn't empty */
     struct nd_timers timers;
     int closing; /* handles whose close callback is still due */
 };

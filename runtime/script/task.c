@@ -8,19 +8,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-enum {
-    HOOK_EVERY = 100000, /* VM instructions between looks at the clock */
-    BURST_LOG_MS = 20,   /* a burst longer than this is logged */
-    BURST_END_MS = 1000, /* one longer than this is ended */
-    SANITIZER_SLOWDOWN = 5,
-};
-
-#ifdef ND_SANITIZE
-#define BURST_SCALE SANITIZER_SLOWDOWN
-#else
-#define BURST_SCALE 1
-#endif
-
 #define GUARD_META "nd.op"
 
 /* ---- operations ---- */
@@ -198,16 +185,53 @@ static int task_main(lua_State *L)
 }
 
 /* Ends a burst that holds the loop for too long. */
-static void watch_burst(lua_State *L, lua_Debug *ar)
+static void end_burst(lua_State *L, lua_Debug *ar)
 {
     struct nd_host *host = nd_host_of(L);
-    uint64_t ran = nd_clock_thread() - host->burst_start;
 
     (void)ar;
-    if (host->current && ran > (uint64_t)BURST_END_MS * BURST_SCALE * 1000000)
+    if (!nd_burst_is_late(&host->burst)) /* the one that was has just ended by itself */
+        lua_sethook(L, NULL, 0, 0);
+    else if (host->current)
         luaL_error(L, "the task '%s' held the loop for over %d ms", host->current->name,
-                   BURST_END_MS * BURST_SCALE);
+                   nd_burst_most());
 }
+
+/* ---- coroutines: those of ended tasks are used again ---- */
+
+static void take_coroutine(struct nd_task *task, lua_State *L)
+{
+    struct nd_host *host = task->host;
+
+    if (host->spares > 0) {
+        host->spares--;
+        task->co = host->spare[host->spares];
+        task->co_ref = host->spare_ref[host->spares];
+    } else {
+        task->co = lua_newthread(L);
+        task->co_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+}
+
+static void give_coroutine(struct nd_task *task, int status)
+{
+    struct nd_host *host = task->host;
+    lua_State *co = task->co;
+
+    task->co = NULL;
+    lua_sethook(co, NULL, 0, 0);
+    if (status == LUA_OK && host->spares < ND_SPARE) {
+        lua_settop(co, 0);
+        host->spare[host->spares] = co;
+        host->spare_ref[host->spares] = task->co_ref;
+        host->spares++;
+    } else {
+        lua_resetthread(co);
+        luaL_unref(host->L, LUA_REGISTRYINDEX, task->co_ref);
+    }
+}
+
+/* ---- their life ---- */
 
 struct nd_task *nd_task_spawn(struct nd_host *host, lua_State *L, int nargs, const char *name,
                               nd_task_end *on_end, void *arg)
@@ -226,9 +250,7 @@ struct nd_task *nd_task_spawn(struct nd_host *host, lua_State *L, int nargs, con
     nd_list_append(&host->tasks, &task->all);
     host->count++;
 
-    task->co = lua_newthread(L); // fn args... thread
-    task->co_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-    lua_sethook(task->co, watch_burst, LUA_MASKCOUNT, HOOK_EVERY);
+    take_coroutine(task, L);
     lua_pushcfunction(task->co, task_main);
     lua_xmove(L, task->co, nargs + 1);
     make_ready(task);
@@ -270,35 +292,28 @@ static void keep_results(struct nd_task *task, int status, int count)
 static void end_task(struct nd_task *task, int status, int count)
 {
     struct nd_host *host = task->host;
-    lua_State *co = task->co;
 
-    keep_results(task, status, count);
+    if (task->holders > 1) /* somebody may ask for them */
+        keep_results(task, status, count);
     task->status = status;
     nd_list_remove(&task->all);
     nd_list_remove(&task->ready);
     host->count--;
     if (task->on_end)
-        task->on_end(task->arg, co, status);
-    lua_sethook(co, NULL, 0, 0);
-    lua_resetthread(co);
-    task->co = NULL;
-    luaL_unref(host->L, LUA_REGISTRYINDEX, task->co_ref);
+        task->on_end(task->arg, task->co, status);
+    give_coroutine(task, status);
     while (!nd_list_empty(&task->joiners))
         nd_wait_op_done(ND_CONTAINER(task->joiners.next, struct nd_wait_op, link));
     nd_task_drop(task);
 }
 
-static void log_long_burst(struct nd_task *task)
+static void log_long_burst(struct nd_task *task, int ms)
 {
-    uint64_t ms = (nd_clock_thread() - task->host->burst_start) / 1000000;
     const char *where;
 
-    if (ms < (uint64_t)BURST_LOG_MS * BURST_SCALE)
-        return;
     luaL_traceback(task->host->L, task->co, NULL, 0);
     where = lua_tostring(task->host->L, -1);
-    nd_log(ND_LOG_WARN, "the task '%s' held the loop for %llu ms: %s", task->name,
-           (unsigned long long)ms, where);
+    nd_log(ND_LOG_WARN, "the task '%s' held the loop for over %d ms: %s", task->name, ms, where);
     lua_pop(task->host->L, 1);
 }
 
@@ -306,7 +321,7 @@ static void run_task(struct nd_task *task)
 {
     struct nd_host *host = task->host;
     int count = 0, nargs = task->started ? 0 : task->args;
-    int status;
+    int status, ms;
 
     if (!task->started && task->cancel) {
         struct nd_err err = {0};
@@ -318,10 +333,12 @@ static void run_task(struct nd_task *task)
     }
     task->started = true;
     host->current = task;
-    host->burst_start = nd_clock_thread();
+    nd_burst_begin(&host->burst, task->co);
     status = lua_resume(task->co, NULL, nargs, &count);
-    log_long_burst(task);
+    ms = nd_burst_end(&host->burst);
     host->current = NULL;
+    if (ms > 0)
+        log_long_burst(task, ms);
     if (status != LUA_YIELD) {
         end_task(task, status, count);
         return;
@@ -378,7 +395,7 @@ int nd_host_tasks(struct nd_host *host)
 struct nd_host *nd_host_new(struct nd_loop *loop)
 {
     struct nd_host *host = nd_alloc(sizeof *host);
-    lua_State *L = luaL_newstate();
+    lua_State *L = lua_newstate(nd_pool_alloc, &host->pool);
 
     if (!L)
         abort();
@@ -389,6 +406,7 @@ struct nd_host *nd_host_new(struct nd_loop *loop)
     uv_idle_init(&loop->uv, &host->idle);
     nd_timers_init(&host->timers, &loop->uv);
     *(struct nd_host **)lua_getextraspace(L) = host;
+    nd_burst_init(&host->burst, end_burst);
 
     luaL_openlibs(L);
     luaL_newmetatable(L, GUARD_META);
@@ -429,7 +447,9 @@ void nd_host_free(struct nd_host *host)
         nd_list_remove(&task->ready);
         nd_task_drop(task);
     }
+    nd_burst_fini(&host->burst);
     lua_close(host->L);
+    nd_pool_fini(&host->pool);
     host->L = NULL;
     host->closing = 2;
     uv_close((uv_handle_t *)&host->idle, on_closed);
