@@ -42,18 +42,21 @@ void nd_buf_adds(struct nd_buf *b, const char *text)
 
 void nd_buf_addf(struct nd_buf *b, const char *format, ...)
 {
+    size_t room = b->capacity - b->length;
     va_list args;
     int length;
 
     va_start(args, format);
-    length = vsnprintf(NULL, 0, format, args);
+    length = vsnprintf(b->data ? b->data + b->length : NULL, room, format, args);
     va_end(args);
     if (length <= 0)
         return;
-    nd_buf_reserve(b, (size_t)length);
-    va_start(args, format);
-    vsnprintf(b->data + b->length, (size_t)length + 1, format, args);
-    va_end(args);
+    if ((size_t)length >= room) {
+        nd_buf_reserve(b, (size_t)length);
+        va_start(args, format);
+        vsnprintf(b->data + b->length, (size_t)length + 1, format, args);
+        va_end(args);
+    }
     b->length += (size_t)length;
 }
 

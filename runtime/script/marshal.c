@@ -6,6 +6,9 @@
 #include <string.h>
 
 #define ARRAY_META "nd.array"
+#define RAW_META "nd.json"
+
+enum { FEW_KEYS = 24, FIRST_BYTES = 1000 /* most texts are shorter */ };
 
 /* ---- reading ---- */
 
@@ -140,12 +143,31 @@ static void add_string(struct nd_buf *out, const char *text, size_t length)
     nd_buf_add(out, "\"", 1);
 }
 
+/* Printable ASCII that needs no escape, as nearly all texts are. */
+static bool is_plain(const char *text, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)text[i];
+
+        if (c < 0x20 || c >= 0x7f || c == '"' || c == '\\')
+            return false;
+    }
+    return true;
+}
+
 /* Bytes that aren't UTF-8 become U+FFFD: JSON is text, and a log line must not break a reply. */
 static void add_text(struct nd_buf *out, const char *text, size_t length)
 {
     struct nd_buf clean = {0};
     size_t i = 0, from = 0;
 
+    if (is_plain(text, length)) {
+        nd_buf_reserve(out, length + 2);
+        nd_buf_add(out, "\"", 1);
+        nd_buf_add(out, text, length);
+        nd_buf_add(out, "\"", 1);
+        return;
+    }
     while (i < length) {
         unsigned char c = (unsigned char)text[i];
         size_t more = c < 0x80                 ? 0
@@ -246,7 +268,49 @@ static int compare_keys(const void *a, const void *b)
     return x->length < y->length ? -1 : x->length > y->length;
 }
 
-static int collect_keys(struct writer *w, int index, struct nd_buf *keys)
+/* The names of an object; few of them need no memory of their own. */
+struct keys {
+    struct key few[FEW_KEYS];
+    struct nd_buf more; /* all of them, once there are more */
+    size_t count;
+};
+
+static struct key *keys_of(struct keys *keys)
+{
+    return keys->more.length ? (struct key *)(void *)keys->more.data : keys->few;
+}
+
+static void add_key(struct keys *keys, struct key key)
+{
+    if (keys->count < FEW_KEYS) {
+        keys->few[keys->count++] = key;
+        return;
+    }
+    if (!keys->more.length)
+        nd_buf_add(&keys->more, keys->few, sizeof keys->few);
+    nd_buf_add(&keys->more, &key, sizeof key);
+    keys->count++;
+}
+
+static void sort_keys(struct keys *keys)
+{
+    struct key *key = keys_of(keys);
+
+    if (keys->count > FEW_KEYS) {
+        qsort(key, keys->count, sizeof *key, compare_keys);
+        return;
+    }
+    for (size_t i = 1; i < keys->count; i++) {
+        struct key moved = key[i];
+        size_t at = i;
+
+        for (; at > 0 && compare_keys(&key[at - 1], &moved) > 0; at--)
+            key[at] = key[at - 1];
+        key[at] = moved;
+    }
+}
+
+static int collect_keys(struct writer *w, int index, struct keys *keys)
 {
     lua_pushnil(w->L);
     while (lua_next(w->L, index)) {
@@ -260,26 +324,26 @@ static int collect_keys(struct writer *w, int index, struct nd_buf *keys)
             return -1;
         }
         key.text = lua_tolstring(w->L, -1, &key.length);
-        nd_buf_add(keys, &key, sizeof key);
+        add_key(keys, key);
     }
+    sort_keys(keys);
     return 0;
 }
 
 static int add_object(struct writer *w, int index, int depth)
 {
-    struct nd_buf keys = {0};
+    struct keys keys;
     const struct key *key;
-    size_t count;
-    int rc = collect_keys(w, index, &keys);
+    int rc;
 
-    count = keys.length / sizeof *key;
-    if (count)
-        qsort(keys.data, count, sizeof *key, compare_keys);
-    key = (const struct key *)(void *)keys.data;
-    nd_buf_adds(w->out, "{");
-    for (size_t i = 0; i < count && rc == 0; i++) {
+    keys.count = 0;
+    keys.more = (struct nd_buf){0};
+    rc = collect_keys(w, index, &keys);
+    key = keys_of(&keys);
+    nd_buf_add(w->out, "{", 1);
+    for (size_t i = 0; i < keys.count && rc == 0; i++) {
         if (i)
-            nd_buf_adds(w->out, ",");
+            nd_buf_add(w->out, ",", 1);
         newline(w, depth);
         add_text(w->out, key[i].text, key[i].length);
         nd_buf_adds(w->out, w->indent ? ": " : ":");
@@ -288,23 +352,42 @@ static int add_object(struct writer *w, int index, int depth)
         rc = add_value(w, lua_gettop(w->L), depth + 1);
         lua_pop(w->L, rc == 0 ? 1 : 0);
     }
-    if (count)
+    if (keys.count)
         newline(w, depth - 1);
-    nd_buf_adds(w->out, "}");
-    nd_buf_fini(&keys);
+    nd_buf_add(w->out, "}", 1);
+    nd_buf_fini(&keys.more);
     return rc;
 }
 
-static bool is_array(lua_State *L, int index)
+static bool is_marked(lua_State *L, int index, const char *meta)
 {
     bool marked = false;
 
     if (lua_getmetatable(L, index)) {
-        luaL_getmetatable(L, ARRAY_META);
+        luaL_getmetatable(L, meta);
         marked = lua_rawequal(L, -1, -2);
         lua_pop(L, 2);
     }
-    return marked || lua_rawlen(L, index) > 0;
+    return marked;
+}
+
+static bool is_array(lua_State *L, int index)
+{
+    return is_marked(L, index, ARRAY_META) || lua_rawlen(L, index) > 0;
+}
+
+static int add_table(struct writer *w, int index, int depth)
+{
+    size_t length;
+    const char *text;
+
+    if (!is_marked(w->L, index, RAW_META))
+        return is_array(w->L, index) ? add_array(w, index, depth) : add_object(w, index, depth);
+    lua_rawgeti(w->L, index, 1);
+    text = lua_tolstring(w->L, -1, &length);
+    nd_buf_add(w->out, text, length);
+    lua_pop(w->L, 1);
+    return 0;
 }
 
 static int add_value(struct writer *w, int index, int depth)
@@ -334,7 +417,7 @@ static int add_value(struct writer *w, int index, int depth)
         add_text(w->out, text, length);
         return 0;
     case LUA_TTABLE:
-        return is_array(w->L, index) ? add_array(w, index, depth) : add_object(w, index, depth);
+        return add_table(w, index, depth);
     default:
         break;
     }
@@ -365,6 +448,7 @@ static int json_encode(lua_State *L)
     struct nd_err err = {0};
 
     luaL_checkany(L, 1);
+    nd_buf_reserve(&out, FIRST_BYTES);
     if (add_json(L, 1, &out, lua_toboolean(L, 2) ? 2 : 0, &err) < 0) {
         nd_buf_fini(&out);
         return nd_raise(L, &err);
@@ -403,18 +487,26 @@ static int json_is_array_(lua_State *L)
     return 1;
 }
 
+static int json_raw(lua_State *L)
+{
+    luaL_checkstring(L, 1);
+    lua_createtable(L, 1, 0);
+    lua_pushvalue(L, 1);
+    lua_rawseti(L, -2, 1);
+    luaL_setmetatable(L, RAW_META);
+    return 1;
+}
+
 int nd_open_json(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"encode", json_encode},
-        {"decode", json_decode},
-        {"array", json_array_},
-        {"is_array", json_is_array_},
-        {NULL, NULL},
+        {"encode", json_encode},      {"decode", json_decode}, {"array", json_array_},
+        {"is_array", json_is_array_}, {"raw", json_raw},       {NULL, NULL},
     };
 
     luaL_newmetatable(L, ARRAY_META);
-    lua_pop(L, 1);
+    luaL_newmetatable(L, RAW_META);
+    lua_pop(L, 2);
     luaL_newlib(L, functions);
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null");

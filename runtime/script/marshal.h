@@ -7,7 +7,8 @@
  * give equal bytes); a table is an array if it is marked or has a positive length, else an object.
  * Errors name the path ("$.env.PORT").
  *
- * In Lua: json.encode(v[, pretty]), json.decode(s), json.array(t), json.null, json.is_array(t).
+ * In Lua: json.encode(v[, pretty]), json.decode(s), json.array(t), json.null, json.is_array(t),
+ * json.raw(text): a value whose JSON is `text`, written as it is.
  */
 #ifndef ND_SCRIPT_MARSHAL_H
 #define ND_SCRIPT_MARSHAL_H
