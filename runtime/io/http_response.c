@@ -67,12 +67,14 @@ bool nd_http_has_body(int status)
     return status >= 200 && status != 204 && status != 304;
 }
 
+/* RFC 9110, 5.6.2. */
 static bool is_token(struct nd_http_text text)
 {
     for (size_t i = 0; i < text.length; i++) {
-        unsigned char c = (unsigned char)text.data[i];
+        char c = text.data[i], lower = c | 0x20;
 
-        if (c <= ' ' || c >= 0x7f || strchr("\"(),/:;<=>?@[\\]{}", c))
+        if ((lower < 'a' || lower > 'z') && c != '-' && (c < '0' || c > '9') &&
+            (!c || !strchr("!#$%&'*+.^_`|~", c)))
             return false;
     }
     return text.length > 0;
