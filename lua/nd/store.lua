@@ -1,7 +1,10 @@
 -- The database: what survives. Opens it, migrates it, and offers two ways to write.
 --
 --   store:get(sql, ...)      a row by key, at once
+--   store:rows(sql, ...)     the few rows of one key, at once
 --   store:all(sql, ...)      rows, on the reader thread (parks)
+--   store:memo(key, stamp, make, ...)   what make(...) made, a text or nil; a text is kept until the
+--                            next commit, or another stamp
 --   store:commit{stmts}      parks until they are durable; raises if they can't be
 --   store:try{stmts}         the same for what a constraint may refuse
 --   store:post{stmts}        queued: durable with, and in order before, the next commit
@@ -74,7 +77,19 @@ end
 
 function Store:get(sql, ...) return self.db:get(sql, ...) end
 
+function Store:rows(sql, ...) return self.db:rows(sql, ...) end
+
 function Store:all(sql, ...) return self.db:all(sql, ...) end
+
+-- `stamp`: a number that changes with what else the text depends on. C holds it, Lua nothing.
+function Store:memo(key, stamp, make, ...)
+  local text = self.db:recall(key, stamp)
+  if text then return text end
+  local version = self.db:version() -- before anything is read
+  text = make(...)
+  if text then self.db:remember(key, stamp, version, text) end
+  return text
+end
 
 -- Takes along what was posted. A commit of nothing returns when all that was begun before it is
 -- over. The write is a task of its own, since it can't be taken back when the caller is cancelled.

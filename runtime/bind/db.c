@@ -3,12 +3,16 @@
  *
  *   open(path) -> c                      waits
  *   c:get(sql, ...) -> row | nil         at once: a point read by key
+ *   c:rows(sql, ...) -> {row...}         at once: the few rows of one key, by an index
  *   c:all(sql, ...) -> {row...}          waits: a scan on the reader thread
  *   c:write{ {sql, p1, ..., expect=N}, ... } -> { {changes=, id=, rows={row...}}, ... }
  *       waits: one transaction; returns when it is durable. `expect` is the number of rows that the
  *       statement must change (a query: bring); else all is taken back, with code `stale`.
  *   c:script(sql)                        waits: many statements, one transaction; for migrations
  *   c:backup(path)                       waits: a consistent copy
+ *   c:version() -> integer that grows with each commit
+ *   c:recall(key, stamp) -> text | nil   what c:remember(key, stamp, version, text) was given, if
+ *       nothing was committed since `version` and the stamp (an integer) is the same; see memo.h
  *   c:stats() -> {transactions, commits, failed, commit_ms (total), commit_most_ms, wal_pages,
  *       waiting}
  *   c:close()                            waits; also when collected
@@ -25,6 +29,7 @@
 
 #include "base/mem.h"
 #include "bind/bind.h"
+#include "engine/memo.h"
 #include "engine/store.h"
 
 #define DB_META "nd.db"
@@ -32,8 +37,8 @@
 
 struct db {
     struct nd_store *store; /* owned; NULL after close */
-    struct nd_statement
-        get; /* the last point read; kept until the next, so that errors leak none */
+    struct nd_statement get; /* the last read on the loop; kept until the next: errors leak none */
+    struct nd_memo memo;
 };
 
 struct open_op {
@@ -242,7 +247,8 @@ static void check_values(lua_State *L, int first, int last)
         luaL_argcheck(L, is_value(L, i), i, "not a value that a database stores");
 }
 
-static int db_get(lua_State *L)
+/* Reads on the loop what the arguments say; the rows are in db->get. */
+ND_RAISES static struct db *read_now(lua_State *L, size_t most)
 {
     struct db *db = check_db(L);
     int last = lua_gettop(L);
@@ -255,12 +261,25 @@ static int db_get(lua_State *L)
     nd_statement_init(&db->get, sql, length);
     for (int i = 3; i <= last; i++)
         add_value(L, i, &db->get);
-    if (nd_store_get(db->store, &db->get, &err) < 0)
-        return nd_raise(L, &err);
+    if (nd_store_get(db->store, &db->get, most, &err) < 0)
+        nd_raise(L, &err);
+    return db;
+}
+
+static int db_get(lua_State *L)
+{
+    struct db *db = read_now(L, 1);
+
     if (db->get.rows.count == 0)
         lua_pushnil(L);
     else
         push_row(L, &db->get.rows, 0);
+    return 1;
+}
+
+static int db_rows(lua_State *L)
+{
+    push_rows(L, &read_now(L, SIZE_MAX)->get.rows);
     return 1;
 }
 
@@ -397,6 +416,44 @@ static int db_stats(lua_State *L)
     return 1;
 }
 
+/* ---- what is remembered until the next commit ---- */
+
+static int db_version(lua_State *L)
+{
+    lua_pushinteger(L, (lua_Integer)nd_store_version(check_db(L)->store));
+    return 1;
+}
+
+ND_RAISES static struct nd_memo_text check_text(lua_State *L, int index)
+{
+    struct nd_memo_text text;
+
+    text.data = luaL_checklstring(L, index, &text.length);
+    return text;
+}
+
+static int db_recall(lua_State *L)
+{
+    struct db *db = check_db(L);
+    struct nd_memo_version version = {nd_store_version(db->store), luaL_checkinteger(L, 3)};
+    struct nd_memo_text text = nd_memo_find(&db->memo, check_text(L, 2), version);
+
+    if (text.data)
+        lua_pushlstring(L, text.data, text.length);
+    else
+        lua_pushnil(L);
+    return 1;
+}
+
+static int db_remember(lua_State *L)
+{
+    struct db *db = check_db(L);
+    struct nd_memo_version version = {(uint64_t)luaL_checkinteger(L, 4), luaL_checkinteger(L, 3)};
+
+    nd_memo_keep(&db->memo, check_text(L, 2), version, check_text(L, 5));
+    return 0;
+}
+
 /* ---- open and close ---- */
 
 static int open_push(lua_State *L, void *arg)
@@ -405,6 +462,7 @@ static int open_push(lua_State *L, void *arg)
     struct db *db = lua_newuserdatauv(L, sizeof *db, 0);
 
     memset(db, 0, sizeof *db);
+    nd_memo_init(&db->memo);
     luaL_setmetatable(L, DB_META);
     db->store = op->store;
     op->store = NULL;
@@ -471,13 +529,25 @@ static int db_gc(lua_State *L)
         nd_store_close(db->store, NULL, NULL);
     db->store = NULL;
     nd_statement_fini(&db->get);
+    nd_memo_fini(&db->memo);
     return 0;
 }
 
 static const luaL_Reg methods[] = {
-    {"get", db_get},       {"all", db_all},       {"write", db_write},
-    {"script", db_script}, {"backup", db_backup}, {"stats", db_stats},
-    {"close", db_close},   {"__gc", db_gc},       {NULL, NULL}};
+    {"get", db_get},
+    {"rows", db_rows},
+    {"all", db_all},
+    {"write", db_write},
+    {"script", db_script},
+    {"backup", db_backup},
+    {"version", db_version},
+    {"recall", db_recall},
+    {"remember", db_remember},
+    {"stats", db_stats},
+    {"close", db_close},
+    {"__gc", db_gc},
+    {NULL, NULL},
+};
 
 static const luaL_Reg functions[] = {{"open", db_open}, {"blob", db_blob}, {NULL, NULL}};
 

@@ -171,11 +171,16 @@ void nd_store_submit(struct nd_store *s, struct nd_request *r, nd_store_done *do
     uv_mutex_unlock(&s->lock);
 }
 
-int nd_store_get(struct nd_store *s, struct nd_statement *st, struct nd_err *err)
+int nd_store_get(struct nd_store *s, struct nd_statement *st, size_t most, struct nd_err *err)
 {
     if (s->shut)
         return nd_err_set(err, "db_closed", NULL, "the database %s is closed", s->path);
-    return nd_conn_run(&s->loop_conn, st, 1, err);
+    return nd_conn_run(&s->loop_conn, st, most, err);
+}
+
+uint64_t nd_store_version(struct nd_store *s)
+{
+    return s->version;
 }
 
 void nd_store_close(struct nd_store *s, nd_store_closed *closed, void *arg)

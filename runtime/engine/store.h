@@ -65,8 +65,10 @@ void nd_store_open(struct nd_loop *loop, const char *path, nd_store_opened *open
 /* Takes the request until `done` gives it back. */
 void nd_store_submit(struct nd_store *store, struct nd_request *request, nd_store_done *done,
                      void *arg);
-/* Reads at most one row by key, now. `st->rows` holds it. */
-int nd_store_get(struct nd_store *store, struct nd_statement *st, struct nd_err *err);
+/* Reads a row, or the rows of one key, now, `most` at most. `st->rows` holds them. */
+int nd_store_get(struct nd_store *store, struct nd_statement *st, size_t most, struct nd_err *err);
+/* Counts commits: what was read at one version is as it was while this stays the same. */
+uint64_t nd_store_version(struct nd_store *store);
 
 /* Does what was submitted before, then closes; `closed` (may be NULL) runs when all is over. What
  * is submitted in between fails with db_closed. The store must not be used after `closed`. */

@@ -34,6 +34,8 @@ struct nd_store {
     struct nd_conn loop_conn;  /* the loop's between `opened` and `closing` */
     struct nd_err open_err;    /* written before `opened` is set */
 
+    _Atomic uint64_t version; /* grows with each commit, before anybody is told of it */
+
     int outstanding; /* loop: submitted and not yet given back */
     bool announced;  /* loop: on_opened was called */
     bool shut;       /* loop: nd_store_close was called */

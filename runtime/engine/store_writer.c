@@ -94,6 +94,7 @@ static int commit(struct writer *w, struct nd_err *err)
         return nd_err_set(err, "db_full", NULL, "fault store.commit.before");
     rc = control(w, COMMIT, err);
     w->commit_nanos = nd_clock_nanos() - start;
+    w->store->version++; /* also where it failed: it may have happened */
     if (rc == 0 && nd_fault("store.commit.after"))
         return nd_err_set(err, "db_io", NULL, "fault store.commit.after");
     return rc;

@@ -164,7 +164,7 @@ static int64_t count_rows(struct fixture *f)
     int64_t n = -1;
 
     init(&st, "SELECT count(*) AS n FROM t");
-    assert_int_equal(nd_store_get(f->store, &st, &err), 0);
+    assert_int_equal(nd_store_get(f->store, &st, 1, &err), 0);
     n = nd_rows_at(&st.rows, 0, "n")->integer;
     nd_statement_fini(&st);
     return n;
@@ -328,7 +328,7 @@ static void test_the_type_of_each_value_survives(void **state)
     assert_string_equal(outcome.err.message, "");
     init(&get, "SELECT n, text, data, 1.5 AS r, NULL AS absent FROM t WHERE n = ?");
     nd_statement_integer(&get, INT64_MIN);
-    assert_int_equal(nd_store_get(f->store, &get, &err), 0);
+    assert_int_equal(nd_store_get(f->store, &get, 1, &err), 0);
     assert_true(nd_rows_at(&get.rows, 0, "n")->integer == INT64_MIN);
     assert_int_equal(nd_rows_at(&get.rows, 0, "text")->type, ND_TEXT);
     assert_int_equal(nd_rows_at(&get.rows, 0, "text")->length, 3);
@@ -352,7 +352,7 @@ static void test_more_statements_than_the_cache_holds(void **state)
 
             snprintf(sql, sizeof sql, "SELECT %d AS n", i);
             nd_statement_init(&get, sql, strlen(sql));
-            assert_int_equal(nd_store_get(f->store, &get, &err), 0);
+            assert_int_equal(nd_store_get(f->store, &get, 1, &err), 0);
             assert_int_equal(nd_rows_at(&get.rows, 0, "n")->integer, i);
             nd_statement_fini(&get);
         }
@@ -565,11 +565,11 @@ static void check_after_kill(struct fixture *f, int64_t last)
     assert_non_null(f->store);
     assert_true(count_rows(f) >= last);
     init(&st, "PRAGMA integrity_check");
-    assert_int_equal(nd_store_get(f->store, &st, &err), 0);
+    assert_int_equal(nd_store_get(f->store, &st, 1, &err), 0);
     assert_string_equal(st.rows.cells[0].bytes, "ok");
     nd_statement_fini(&st);
     init(&st, "SELECT ifnull(max(n), 0) = count(*) AS whole FROM t");
-    assert_int_equal(nd_store_get(f->store, &st, &err), 0);
+    assert_int_equal(nd_store_get(f->store, &st, 1, &err), 0);
     assert_int_equal(nd_rows_at(&st.rows, 0, "whole")->integer, 1);
     nd_statement_fini(&st);
 }

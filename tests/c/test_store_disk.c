@@ -244,7 +244,7 @@ static bool has_row(struct story *s, int number)
 
     nd_statement_init(&st, sql, sizeof sql - 1);
     nd_statement_integer(&st, number);
-    assert_int_equal(nd_store_get(s->store, &st, &err), 0);
+    assert_int_equal(nd_store_get(s->store, &st, 1, &err), 0);
     found = st.rows.count == 1;
     nd_statement_fini(&st);
     return found;

@@ -228,4 +228,43 @@ describe("db", function()
     c:close()
     c = db.open(dir .. "/t.db")
   end)
+
+  it("reads the few rows of one key at once", function()
+    for n = 1, 3 do c:write { { "INSERT INTO app(name, n) VALUES (?, ?)", "app" .. n, n } } end
+    local names = {}
+    for i, row in ipairs(c:rows("SELECT name FROM app WHERE n > ? ORDER BY n", 1)) do names[i] = row.name end
+    assert.same({ "app2", "app3" }, names)
+    assert.same({}, c:rows "SELECT * FROM app WHERE n = 7")
+  end)
+
+  it("remembers a text until something is committed, or its stamp is another", function()
+    assert.is_nil(c:recall("a", 1))
+    c:remember("a", 1, c:version(), "text\0")
+    assert.equal("text\0", c:recall("a", 1))
+    assert.is_nil(c:recall("a", 2))
+    c:remember("a", 1, c:version(), "text")
+    c:write { { "INSERT INTO app(name) VALUES ('x')" } }
+    assert.is_nil(c:recall("a", 1))
+  end)
+
+  it("doesn't remember what was made from rows that changed meanwhile", function()
+    local before = c:version()
+    c:write { { "INSERT INTO app(name) VALUES ('x')" } }
+    c:remember("a", 0, before, "old")
+    assert.is_nil(c:recall("a", 0))
+  end)
+
+  it("forgets what was asked for least, when there is too much to remember", function()
+    local version, text = c:version(), ("x"):rep(60000)
+    c:remember("first", 0, version, text)
+    for n = 1, 16 do
+      c:remember("k" .. n, 0, version, text)
+      assert.equal(text, c:recall("first", 0))
+    end
+    for n = 17, 40 do c:remember("k" .. n, 0, version, text) end
+    assert.is_nil(c:recall("first", 0))
+    assert.equal(text, c:recall("k40", 0))
+    c:remember("huge", 0, version, ("x"):rep(1 << 20))
+    assert.is_nil(c:recall("huge", 0))
+  end)
 end)

@@ -74,6 +74,31 @@ describe("task", function()
     assert.is_false(ok)
     assert.matches("held the loop", tostring(e))
   end)
+
+  it("ends none that was slow and then waited", function()
+    local t = task.spawn("slow", function()
+      for _ = 1, 3 do
+        local till = os.clock() + 0.4
+        while os.clock() < till do end
+        task.sleep(1)
+      end
+      return "done"
+    end)
+    assert.equal("done", t:join())
+  end)
+
+  it("keeps nothing of a task for the next one", function()
+    for n = 1, 50 do
+      local t = task.spawn("t" .. n, function(...)
+        task.sleep(0)
+        return select("#", ...), ...
+      end, n)
+      assert.same({ 1, n }, { t:join() })
+      local failing = task.spawn("f" .. n, function() error { code = "no" .. n } end)
+      local _, e = pcall(failing.join, failing)
+      assert.equal("no" .. n, e.code)
+    end
+  end)
 end)
 
 describe("json", function()
@@ -95,6 +120,22 @@ describe("json", function()
     assert.is_nil(json.decode('{"a":null}').a)
     assert.equal('"a\u{fffd}b"', json.encode("a\xffb"))
     assert.equal('"\\u0001\\"\\\\\\n"', json.encode("\1\"\\\n"))
+  end)
+
+  it("writes a text that is JSON already as it is", function()
+    assert.equal('{"a":{"b": 1},"c":[2]}', json.encode { a = json.raw '{"b": 1}', c = { json.raw "2" } })
+  end)
+
+  it("sorts the names of objects of any size", function()
+    local t, names = {}, {}
+    for n = 1, 100 do
+      t[("k%03d"):format(n * 37 % 101)] = n
+    end
+    for name in json.encode(t):gmatch '"(k%d+)"' do names[#names + 1] = name end
+    local sorted = table.move(names, 1, #names, 1, {})
+    table.sort(sorted)
+    assert.equal(100, #names)
+    assert.same(sorted, names)
   end)
 
   it("refuses cycles, functions and infinities", function()
