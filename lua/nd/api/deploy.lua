@@ -75,7 +75,7 @@ local function deploy(c) return start(c, request_of(c), "Deployment started") en
 
 local function status(c)
   if not c.query.app then return c.d.apps:list(c.query), "all apps" end
-  return c.d.apps:status(c.d.apps:get(c.query)), "App status fetched"
+  return c.d.apps:status_json(c.query), "App status fetched"
 end
 
 local function live_run(c, app) c.d.runs:conflict(app) end

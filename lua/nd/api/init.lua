@@ -19,6 +19,9 @@ local err = require "nd.error"
 local schema = require "nd.api.schema"
 
 local M = { routes = {} }
+local none = {}
+local fixed = {}     -- path -> its routes, where the path has no names
+local patterned = {} -- the others
 
 require "nd.api.shapes"
 
@@ -38,6 +41,14 @@ local function add(tag)
       return "([^/]+)"
     end)
     route.tag, route.pattern, route.names = tag, "^" .. pattern .. "$", names
+    route.takes = (route.method == "GET" or route.method == "WS") and { GET = true, HEAD = true }
+      or { [route.method] = true }
+    if #names > 0 then
+      patterned[#patterned + 1] = route
+    else
+      fixed[route.path] = fixed[route.path] or {}
+      table.insert(fixed[route.path], route)
+    end
   end
 end
 
@@ -48,38 +59,47 @@ end
 
 -- ---- who is it ----
 
-local function reply(d, status, body, headers)
-  headers = headers or {}
-  headers["content-type"] = "application/json"
-  headers["cache-control"] = "no-store"
-  headers["x-content-type-options"] = "nosniff"
-  headers.server = "nextdeployd/" .. d.version
-  return { status = status, headers = headers, body = json.encode(body) }
+-- What every answer says; `server` comes with the daemon.
+local usual = {
+  ["content-type"] = "application/json", ["cache-control"] = "no-store",
+  ["x-content-type-options"] = "nosniff",
+}
+
+local function with_usual(headers)
+  for name, value in pairs(usual) do headers[name] = value end
+  return headers
 end
 
-local function failure(d, e)
+local function failure(e)
   if e.traceback then
     log.error("API: " .. e.traceback)
     e = { code = "internal", message = "the daemon met an error it did not expect: " .. e.message,
       hint = "this is a bug; its log has the details" }
   end
-  local body = { success = false, message = e.message, code = e.code, hint = e.hint, payload = e.data }
-  local headers = e.code == "unauthorized" and { ["www-authenticate"] = "Bearer" } or {}
+  local headers = with_usual {}
+  if e.code == "unauthorized" then headers["www-authenticate"] = "Bearer" end
   if e.code == "method_not_allowed" then headers.allow = e.data.allow end
-  return reply(d, e.http or err.status(e.code), body, headers)
+  return { status = e.http or err.status(e.code), headers = headers, body = json.encode {
+    success = false, message = e.message, code = e.code, hint = e.hint, payload = e.data } }
 end
 
 -- A web page on the same machine is a stranger: it can't send our token, and mustn't guess at us.
 local function check_browser(request)
-  local host = (request.headers.host or ""):gsub(":%d+$", "")
-  if request.headers.origin and request.headers.origin ~= "http://" .. (request.headers.host or "") then
+  local host, origin = request.headers.host or "", request.headers.origin
+  if origin and origin ~= "http://" .. host then
     err.raise("forbidden", "requests from web pages of other origins are refused",
       "use ndctl, or send no Origin header")
   end
-  if host ~= "" and not host:match "^[%d.]+$" and host ~= "localhost" and not host:match "^%[" then
-    err.raise("forbidden", ("the host name %q is not this daemon's"):format(host),
+  if host ~= "" and not host:find "^[%d.]+:?%d*$" and not host:find "^localhost:?%d*$"
+    and not host:find "^%[" then
+    err.raise("forbidden", ("the host name %q is not this daemon's"):format((host:gsub(":%d+$", ""))),
       "address it as 127.0.0.1 or localhost")
   end
+end
+
+local function known(d, hash)
+  local row = d.store:get("SELECT role || ' ' || name AS text FROM token WHERE hash = ?", hash)
+  return row and row.text
 end
 
 local function user_of(d, request)
@@ -89,56 +109,57 @@ local function user_of(d, request)
   check_browser(request)
   local token = (request.headers.authorization or ""):match "^[Bb]earer +(%S+)$"
   if not token then return nil end
-  local row = d.store:get("SELECT name, role FROM token WHERE hash = ?", crypto.sha256(token))
-  return row and { name = row.name, role = row.role }
+  local hash = crypto.sha256(token)
+  local role, name = (d.store:memo("token " .. hash, 0, known, d, hash) or ""):match "^(%S+) (.*)$"
+  return role and { name = name, role = role }
 end
 
 -- ---- dispatch ----
-
--- The methods that a route takes, as Allow lists them.
-local function methods_of(route)
-  if route.method == "WS" then return { "GET", "HEAD" } end
-  return route.method == "GET" and { "GET", "HEAD" } or { route.method }
-end
 
 local function takes(route, request)
   if route.method == "ANY" then return not request.websocket end
   if route.method == "WS" and request.websocket then return true end
   if request.websocket or route.method == "WS" and not route.list then return false end
-  for _, method in ipairs(methods_of(route)) do
-    if method == request.method then return true end
-  end
+  return route.takes[request.method]
 end
 
--- -> the route and the names in its path, or nil and the methods that the path takes.
+-- -> the route that takes the request, and the names in its path.
 local function match(request)
-  local allowed, known = { "OPTIONS" }, false
-  for _, route in ipairs(M.routes) do
+  for _, route in ipairs(fixed[request.path] or none) do
+    if takes(route, request) then return route, none end
+  end
+  for _, route in ipairs(patterned) do
     local values = table.pack(request.path:match(route.pattern))
-    if values[1] then
-      if takes(route, request) then
-        local path = {}
-        for i, name in ipairs(route.names) do path[name] = values[i] end
-        return route, path
-      end
-      known = true
-      table.move(methods_of(route), 1, 2, #allowed + 1, allowed)
+    if values[1] and takes(route, request) then
+      local path = {}
+      for i, name in ipairs(route.names) do path[name] = values[i] end
+      return route, path
     end
   end
-  if not known then
-    err.raise("not_found", ("there is nothing at %s"):format(request.path), "GET /openapi.json lists all routes")
-  end
-  table.sort(allowed)
-  return nil, table.concat(allowed, ", ")
 end
 
-local function refuse_method(request, allowed)
+-- What a path takes, as Allow lists it.
+local function allowed(request)
+  local methods = { "OPTIONS" }
+  for _, route in ipairs(M.routes) do
+    if request.path:find(route.pattern) then
+      for method in pairs(route.takes) do methods[#methods + 1] = method end
+    end
+  end
+  if #methods == 1 then
+    err.raise("not_found", ("there is nothing at %s"):format(request.path), "GET /openapi.json lists all routes")
+  end
+  table.sort(methods)
+  return table.concat(methods, ", ")
+end
+
+local function refuse_method(request, methods)
   if request.websocket then
     err.raise("bad_request", ("%s is no WebSocket"):format(request.path),
       "the WebSockets are /ws/events, /ws/logs and /ws/metrics")
   end
   err.raise("method_not_allowed", ("%s can't be asked with %s"):format(request.path, request.method),
-    "it takes " .. allowed, { allow = allowed })
+    "it takes " .. methods, { allow = methods })
 end
 
 local function read_body(route, request)
@@ -164,7 +185,7 @@ local function authorize(route, user)
 end
 
 local function query_of(route, request)
-  local query = schema.query(route.query or {}, request.query)
+  local query = schema.query(route.query or none, request.query)
   if route.needs and not query[route.needs] then
     err.raise("bad_request", ("query: the parameter '%s' is missing"):format(route.needs),
       ("as in %s?%s=..."):format(route.path, route.needs))
@@ -175,10 +196,10 @@ end
 local function handle(d, request)
   local user = user_of(d, request)
   local route, path = match(request)
-  if not route and request.method == "OPTIONS" then
-    return { status = 204, headers = { allow = path, server = "nextdeployd/" .. d.version } }
-  elseif not route then
-    refuse_method(request, path)
+  if not route then
+    local methods = allowed(request)
+    if request.method ~= "OPTIONS" then refuse_method(request, methods) end
+    return { status = 204, headers = { allow = methods, server = usual.server } }
   end
   request.operation = route.id
   authorize(route, user)
@@ -187,16 +208,18 @@ local function handle(d, request)
   if request.websocket then return { upgrade = route.handler(c) } end
   local payload, message, status = (route.list or route.handler)(c)
   if route.raw or c.raw then return payload end
-  return reply(d, status or 200, { success = true, message = message or "ok", payload = payload }, c.headers)
+  return { status = status, headers = c.headers and with_usual(c.headers) or usual, body = json.encode {
+    success = true, message = message or "ok", payload = payload } }
 end
 
 -- The server's handler.
 function M.handler(d)
   if d.options.test_endpoints then add "test" end
+  usual.server = "nextdeployd/" .. d.version
   return function(request)
     local ok, answer = pcall(handle, d, request)
-    if not ok then answer = failure(d, err.from(answer)) end
-    d.metrics.requests:add(1, request.operation or "none", answer.status or 101)
+    if not ok then answer = failure(err.from(answer)) end
+    d.metrics.requests:add(1, request.operation or "none", answer.status or request.websocket and 101 or 200)
     return answer
   end
 end

@@ -41,16 +41,17 @@ end
 -- ---- checking ----
 
 local function kind(value)
-  if value == json.null then return "null" end
   local t = type(value)
+  if t == "string" then return t end
+  if value == json.null then return "null" end
   if t == "table" then return json.is_array(value) and "array" or "object" end
   if t == "number" then return math.type(value) == "integer" and "integer" or "number" end
   return t
 end
 
 local function resolve(schema)
-  local name = schema["$ref"] and schema["$ref"]:match "[^/]+$"
-  return name and M.components[name] or schema
+  local ref = schema["$ref"]
+  return ref and M.components[ref:match "[^/]+$"] or schema
 end
 
 local function a(word) return (word:match "^[aeiou]" and "an " or "a ") .. word end
@@ -71,7 +72,7 @@ local check
 local function sorted(t)
   local names = {}
   for name in pairs(t or {}) do names[#names + 1] = name end
-  table.sort(names)
+  if #names > 1 then table.sort(names) end
   return names
 end
 
@@ -123,16 +124,21 @@ function check(schema, value, path)
   if not fits(schema, value) then
     refuse(path, ("must be %s, is %s"):format(a(schema.type), a(kind(value))))
   end
-  if schema.minLength and #value < schema.minLength then refuse(path, "is empty") end
-  if schema.maxLength and #value > schema.maxLength then
-    refuse(path, ("is longer than %d"):format(schema.maxLength))
-  end
-  if schema.minimum and value < schema.minimum then refuse(path, ("is less than %d"):format(schema.minimum)) end
-  if schema.maximum and value > schema.maximum then refuse(path, ("is more than %d"):format(schema.maximum)) end
   if schema.enum then check_enum(schema, value, path) end
-  if kind(value) == "object" and schema.type == "object" then check_object(schema, value, path) end
-  if type(value) == "table" and schema.items then
-    for i, item in ipairs(value) do check(schema.items, item, ("%s[%d]"):format(path, i - 1)) end
+  local t = type(value)
+  if t == "string" then
+    if schema.minLength and #value < schema.minLength then refuse(path, "is empty") end
+    if schema.maxLength and #value > schema.maxLength then
+      refuse(path, ("is longer than %d"):format(schema.maxLength))
+    end
+  elseif t == "number" then
+    if schema.minimum and value < schema.minimum then refuse(path, ("is less than %d"):format(schema.minimum)) end
+    if schema.maximum and value > schema.maximum then refuse(path, ("is more than %d"):format(schema.maximum)) end
+  elseif t == "table" then
+    if kind(value) == "object" and schema.type == "object" then check_object(schema, value, path) end
+    if schema.items then
+      for i, item in ipairs(value) do check(schema.items, item, ("%s[%d]"):format(path, i - 1)) end
+    end
   end
 end
 

@@ -119,7 +119,7 @@ end
 
 local function instances_of(d, release)
   local list = json.array {}
-  for _, row in ipairs(d.store:all(
+  for _, row in ipairs(d.store:rows(
     [[SELECT * FROM instance WHERE release = ? AND gone_at IS NULL
       ORDER BY process <> 'web', process, position]], release.id)) do
     list[#list + 1] = {
@@ -189,7 +189,7 @@ function Apps:status(app)
   local status, message = summarise(app, release, instances, run)
   local image, settings = describe(release, run)
   local routes = json.array {}
-  for _, r in ipairs(d.store:all(
+  for _, r in ipairs(d.store:rows(
     "SELECT domain, tls, proxy_type, port FROM route WHERE app = ? ORDER BY domain", app.id)) do
     routes[#routes + 1] = r
   end
@@ -208,6 +208,16 @@ function Apps:status(app)
     service_address = service and service.at, routes = routes, instances = instances,
     published = settings.publish, maintenance = app.maintenance == 1 or nil, paused_until = paused_until(d, app),
   }
+end
+
+local function status_json(self, request) return json.encode(self:status(self:get(request))) end
+
+-- The same as JSON, for what is asked for again and again: made once, kept until something changes.
+function Apps:status_json(request)
+  local d = self.d
+  local key = "status " .. (request.project or "default") .. " "
+    .. (request.environment or "production") .. " " .. request.app
+  return json.raw(d.store:memo(key, d.network and d.network.version or 0, status_json, self, request))
 end
 
 function Apps:list(filter)
