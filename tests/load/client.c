@@ -138,18 +138,18 @@ static void write_request(struct client *c)
     c->serial++;
     if (c->kind == KIND_post)
         n = snprintf(text, sizeof text,
-                     "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: text/plain\r\n"
+                     "POST %s HTTP/1.1\r\nHost: %s\r\n%sContent-Type: text/plain\r\n"
                      "Content-Length: %ld\r\n\r\n",
-                     l->post_path, l->host, l->body_bytes);
+                     l->post_path, l->host, l->header, l->body_bytes);
     else if (c->kind == KIND_ws)
         n = snprintf(text, sizeof text,
-                     "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\n"
+                     "GET %s HTTP/1.1\r\nHost: %s\r\n%sUpgrade: websocket\r\n"
                      "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                      "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-                     l->ws_path, l->host);
+                     l->ws_path, l->host, l->header);
     else
-        n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n",
-                     c->kind == KIND_slow ? l->slow_path : l->path, l->host,
+        n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: %s\r\n%s%s\r\n",
+                     c->kind == KIND_slow ? l->slow_path : l->path, l->host, l->header,
                      c->kind == KIND_new ? "Connection: close\r\n" : "");
     put(c, text, (size_t)n);
     c->body = NULL;

@@ -21,6 +21,7 @@ struct load {
     char post_path[512];
     char slow_path[512];
     char ws_path[512];
+    char header[512];  /* a field of every request, with its line's end; empty: none */
     int counts[KINDS]; /* clients of each kind */
     long seconds;      /* 0: no limit but SECONDS_MOST */
     long requests;     /* 0: no limit; get, post and new together */

@@ -30,6 +30,7 @@ static const char usage_text[] =
     "               [--slow-ms MS]      default 3000       [--body BYTES]   of a POST, default "
     "1024\n"
     "               [--post-path P] [--slow-path P] [--ws-path P]   default /echo, /slow, /ws\n"
+    "               [--header 'NAME: VALUE']   with every request\n"
     "               [--no-check]        don't compare a GET's body with its X-Version\n"
     "               [--json] [--progress]\n";
 
@@ -72,6 +73,7 @@ enum {
     OPT_POST_PATH,
     OPT_SLOW_PATH,
     OPT_WS_PATH,
+    OPT_HEADER,
     OPT_NO_CHECK,
     OPT_JSON,
     OPT_PROGRESS,
@@ -98,6 +100,7 @@ static const struct option options[] = {
     {"post-path", required_argument, NULL, OPT_POST_PATH},
     {"slow-path", required_argument, NULL, OPT_SLOW_PATH},
     {"ws-path", required_argument, NULL, OPT_WS_PATH},
+    {"header", required_argument, NULL, OPT_HEADER},
     {"no-check", no_argument, NULL, OPT_NO_CHECK},
     {"json", no_argument, NULL, OPT_JSON},
     {"progress", no_argument, NULL, OPT_PROGRESS},
@@ -129,6 +132,12 @@ static bool apply(struct load *l, struct settings *s, int option, const char *va
     if (number != NULL) {
         *number = n;
         return *end == '\0' && n >= 0 && n < 1000000000 && end != value;
+    }
+    if (option == OPT_HEADER) {
+        int length = snprintf(l->header, sizeof l->header, "%s\r\n", value);
+
+        return strpbrk(value, "\r\n") == NULL && strchr(value, ':') &&
+               length < (int)sizeof l->header;
     }
     if (text != NULL) {
         snprintf(text, 256, "%s", value);
