@@ -52,6 +52,22 @@ local function show_instances(app, now)
   }, instances))
 end
 
+local function show_processes(app, now)
+  local processes = present(app.processes)
+  if not processes then return end
+  out.print("")
+  out.print(tables.render({
+    { "PROCESS", "name" },
+    { "KIND", "kind" },
+    { "RUNNING", function(row) return row.replicas and ("%d/%d"):format(row.running, row.replicas) end },
+    { "ADDRESS", "address" },
+    { "SCHEDULE", function(row)
+      return row.schedule and row.schedule .. (present(row.zone) and " " .. row.zone or "")
+    end },
+    { "NEXT", function(row) return present(row.next) and text.ago(row.next, now) end },
+  }, processes))
+end
+
 local function show_releases(app, now)
   local releases = present(app.releases) or {}
   if #releases == 0 then return end
@@ -89,6 +105,7 @@ local function show_app(ctx, name)
     { "updated", text.ago(app.updated_at, now) },
     { "note", present(app.message) },
   }, "  "))
+  show_processes(app, now)
   show_instances(app, now)
   show_releases(app, now)
 end

@@ -72,8 +72,8 @@ local function build(o, programs)
   for name, module in pairs {
     apps = "app", releases = "release", instances = "instances", traffic = "traffic", edge = "edge",
     recipes = "recipe", runs = "runs", health = "health", drain = "drain",
-    guard = "guard", watch = "watch", jobs = "jobs", schedule = "schedule", metrics = "metrics",
-    registries = "registry", seal = "seal", logs = "logs",
+    guard = "guard", watch = "watch", jobs = "jobs", schedule = "schedule", scale = "scale",
+    registries = "registry", seal = "seal", logs = "logs", metrics = "metrics",
   } do
     d[name] = require("nd.service." .. module).new(d)
   end

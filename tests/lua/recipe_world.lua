@@ -33,6 +33,14 @@ local usual = {
   ["app.release"] = function(_, n) return release(n or 1, n == 2 and "live" or "kept") end,
   ["app.start"] = release(3, "created"),
   ["app.prepare"] = { exit_code = 0 },
+  ["app.grow"] = function(handle, process)
+    handle.process, handle.before = process, 1
+    return handle
+  end,
+  ["app.scale"] = function(handle, process, count)
+    return { release = handle.release, process = process, before = 1, replicas = count }
+  end,
+  ["app.trim"] = { removed = 1 },
   ["app.activate"] = function(handle) return handle end,
   ["app.switch"] = function(_, handle) return { release = handle.release, before = 2 } end,
   ["app.stop"] = function(handle)

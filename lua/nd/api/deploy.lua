@@ -125,6 +125,17 @@ local function rollback(c)
   return start(c, back(c, app, c.body.to), "Rollback started")
 end
 
+local function scale(c)
+  local app = c.d.apps:get(c.body)
+  local live = c.d.releases:live(app)
+  if not live then
+    err.raise("app_not_live", ("'%s' has no live release to scale"):format(app.name), "deploy one first")
+  end
+  c.d.scale:config(app, live, c.body.process or "web", c.body.replicas)
+  return start(c, { app = app, recipe = "scale", owner = c.user.name, params = { app = app.name,
+    process = c.body.process or "web", replicas = c.body.replicas, drain = c.body.drain } }, "Scaling started")
+end
+
 local app_or_plan = s.one_of(s.ref "AppStatus", s.ref "Plan")
 local starts = { 404, 409, 422, 502, 504, 507 } -- how a request that starts a run may fail
 
@@ -162,4 +173,9 @@ return {
     doc = "The release comes back as it was: its kept containers, else new ones from its image.",
     body = s.ref "RollbackRequest", payload = app_or_plan, fails = starts,
     handler = rollback },
+  { method = "POST", path = "/scale", id = "scale", permission = "deploy", query = wait_query,
+    summary = "Changes how many instances of a process the live release has.",
+    doc = "New ones get traffic once they are healthy; those that are too many drain first. The release stays "
+      .. "the same.",
+    body = s.ref "ScaleRequest", payload = app_or_plan, fails = starts, handler = scale },
 }

@@ -153,6 +153,11 @@ local requests = {
       description = "Or an access token. It is never shown again." },
   }, { "host", "username", "password" }),
 
+  ScaleRequest = closed(fields(key, {
+    process = { type = "string", default = "web" },
+    replicas = { type = "integer", minimum = 0, maximum = 20 }, drain = duration,
+  }), { "app_name", "replicas" }),
+
   JobRequest = closed(fields(key, {
     process = doc(text, "Of kind job or cron."),
     arguments = doc(list(text), "Added to its command."),
@@ -178,6 +183,7 @@ requests.RunRequest.example = { recipe = "bluegreen", app_name = "myapp",
 requests.RecipeFiles.example = { name = "mine", files = { ["recipe.lua"] =
   'return recipe { summary = "Nothing yet.", params = {}, run = function() end }' } }
 requests.RegistryLogin.example = { host = "ghcr.io", username = "robot", password = "an-access-token" }
+requests.ScaleRequest.example = { app_name = "myapp", process = "worker", replicas = 3 }
 requests.JobRequest.example = { app_name = "myapp", process = "report" }
 requests.TokenRequest.example = { name = "ci", role = "deployer" }
 
@@ -239,9 +245,16 @@ local answers = {
     published = list(ref "Published"), maintenance = doc(boolean, "Its host names answer 503."),
     paused_until = doc(time, "New requests are held until then."),
     routes = list(ref "Route"), instances = list(ref "Instance"), releases = list(ref "Release"),
+    processes = doc(list(ref "ProcessStatus"), "Of the live release, where it names any."),
     error = ref "RunError",
   }, { "app_name", "project", "environment", "image", "status", "port", "domain", "updated_at",
     "routes", "instances" }),
+
+  ProcessStatus = object({
+    name = text, kind = text, replicas = integer, running = doc(integer, "Of its instances."),
+    address = doc(text, "Where it answers on this host."), schedule = text, zone = text,
+    next = doc(time, "When the schedule is due."),
+  }, { "name", "kind" }),
 
   Release = object({
     number = integer, image = text, digest = text, run_id = text, created_at = time, live_at = time,

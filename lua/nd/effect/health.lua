@@ -5,7 +5,7 @@ local duration = require "nd.duration"
 
 local function wait(ctx, handle, health, settle)
   local release = ctx.d.releases:get(ctx.app, handle.release)
-  return ctx.d.health:wait(ctx, release, health, settle or 0)
+  return ctx.d.health:wait(ctx, release, health, settle or 0, handle.grown and ctx.d.scale:grown(release))
 end
 
 local row = {

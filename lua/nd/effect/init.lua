@@ -25,7 +25,7 @@ local err = require "nd.error"
 
 local M = { rows = {} }
 
-local families = { "app", "docker", "health", "http", "task", "time" }
+local families = { "app", "scale", "docker", "health", "http", "task", "time" }
 for _, family in ipairs(families) do
   for name, row in pairs(require("nd.effect." .. family)) do
     row.name = name

@@ -27,6 +27,9 @@ return {
   { "app.retire", 1, "act", { "release?", { "options?", retire_options } } },
   { "app.stop", 1, "act", { "release?", { "options?", stop_options } } },
   { "app.remove", 1, "act", { "release" } },
+  { "app.grow", 1, "act", { "release", "process", "replicas" } },
+  { "app.scale", 1, "act", { "release", "process", "replicas" } },
+  { "app.trim", 1, "act", { "release", "process", { "options?", stop_options } } },
   -- images
   { "docker.pull", 1, "act", { "image" } },
   { "docker.inspect", 1, "read", { "image" } },

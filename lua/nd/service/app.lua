@@ -178,6 +178,26 @@ local function paused_until(d, app)
   return ends and clock.format(ends)
 end
 
+-- The processes of a release whose configuration names them; nil for an app that is just `web`.
+local function processes_of(d, app, settings, instances)
+  if not settings.processes then return nil end
+  local list = json.array {}
+  for i, process in ipairs(Process.list(settings)) do
+    local running = 0
+    for _, instance in ipairs(instances) do
+      if instance.process == process.name and instance.state == "running" then running = running + 1 end
+    end
+    local long = Process.LONG[process.kind]
+    local service = process.port and d.network:find_service(Apps.service(app, process.name,
+      process.name == "web" and 80 or process.port))
+    local due = process.kind == "cron" and d.schedule:next(app, process.name)
+    list[i] = { name = process.name, kind = process.kind, replicas = long and process.replicas or nil,
+      running = long and running or nil, address = service and service.at or nil,
+      schedule = process.schedule, zone = process.zone, next = due and clock.format(due) or nil }
+  end
+  return list
+end
+
 function Apps:status(app)
   local d = self.d
   app = self:by_id(app.id) or app
@@ -207,6 +227,7 @@ function Apps:status(app)
     strategy = app.strategy, run_id = run and run.id,
     service_address = service and service.at, routes = routes, instances = instances,
     published = settings.publish, maintenance = app.maintenance == 1 or nil, paused_until = paused_until(d, app),
+    processes = release and processes_of(d, app, settings, instances) or nil,
   }
 end
 

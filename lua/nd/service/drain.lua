@@ -56,11 +56,11 @@ function Drain:cut_oldest(app)
   end
 end
 
--- Established connections of a release's instances: count and peers.
-function Drain:connections(release)
+-- Established connections of a release's instances (all, or those of `rows`): count and peers.
+function Drain:connections(release, rows)
   local config = json.decode(release.config)
   local count, peers = 0, json.array {}
-  for _, row in ipairs(self.d.releases:instances(release)) do
+  for _, row in ipairs(rows or self.d.releases:instances(release)) do
     local process = Process.of(config, row.process)
     local found = process.port and self.d.docker:inspect(row.container or row.name)
     if found and found.State.Running then
@@ -73,10 +73,10 @@ function Drain:connections(release)
 end
 
 -- Waits until nothing is connected (seen twice, since one may just be arriving) or it is `until_ms`.
-function Drain:wait_idle(release, until_ms)
+function Drain:wait_idle(release, until_ms, rows)
   local quiet, count, peers = 0, 0, nil
   while quiet < 2 do
-    count, peers = self:connections(release)
+    count, peers = self:connections(release, rows)
     quiet = count == 0 and quiet + 1 or 0
     local row = self.d.releases:by_id(release.id)
     local limit = math.min(until_ms, row and row.drain_until or until_ms)

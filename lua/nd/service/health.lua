@@ -206,13 +206,14 @@ function Health:wait_instance(ctx, release, instance, probe, settle)
   end
 end
 
-function Health:wait(ctx, release, asked, settle)
-  local instances = self.d.releases:instances(release)
+-- `rows`: only these instances of it.
+function Health:wait(ctx, release, asked, settle, rows)
+  local instances = rows or self.d.releases:instances(release)
   local probes = probes_of(release, asked, instances)
   tasks.each("probe", instances, function(instance)
     self:wait_instance(ctx, release, instance, probes[instance.process], settle)
   end)
-  self.d.releases:mark_healthy(release)
+  if not rows then self.d.releases:mark_healthy(release) end
   return { release = release.number, healthy = true }
 end
 

@@ -98,8 +98,9 @@ function Instances:create(name, spec)
   return d.docker:create(name, spec)
 end
 
--- Creates and starts the containers of these instance rows of a release, side by side.
-function Instances:start(app, release, rows, key, image, net)
+-- Creates and starts the containers of these instance rows of a release, side by side; then they are
+-- `running`, or of another state that is said.
+function Instances:start(app, release, rows, key, image, net, state)
   local d = self.d
   local config = json.decode(release.config)
   tasks.each("start", rows, function(instance)
@@ -111,9 +112,46 @@ function Instances:start(app, release, rows, key, image, net)
     d.docker:start(id)
     fault.hit "container.started"
     d.store:post { {
-      "UPDATE instance SET state = 'running', started_at = ? WHERE id = ? AND state = 'starting'",
-      clock.now(), instance.id } }
+      "UPDATE instance SET state = ?, started_at = ? WHERE id = ? AND state = 'starting'",
+      state or "running", clock.now(), instance.id } }
   end)
+end
+
+-- Removes what `grow` has started and nobody gave traffic to.
+function Instances:shrink(release)
+  local rows = {}
+  for _, row in ipairs(self.d.releases:instances(release)) do
+    if row.state == "starting" or row.state == "waiting" then rows[#rows + 1] = row end
+  end
+  if #rows > 0 then self:remove(release, 0, rows) end
+end
+
+-- Starts what a process of the live release lacks to `count` instances; they are `waiting`, without
+-- traffic. Returns their rows.
+function Instances:grow(app, release, name, count, key)
+  local d, net_key = self.d, Apps.net(app)
+  self:shrink(release) -- what a crash has left
+  local there, used, list = {}, self:addresses(app), {}
+  for _, row in ipairs(d.releases:instances(release)) do
+    if row.process == name then there[row.position] = true end
+  end
+  for position = 1, count do
+    if not there[position] then
+      local address = d.network:container_address(net_key, used)
+      used[#used + 1] = address
+      list[#list + 1] = { name = container.name(d, app, release.number, name, position),
+        address = address, process = name, position = position }
+    end
+  end
+  if #list == 0 then return list end
+  self:record(release, list, {})
+  local rows = {}
+  for _, row in ipairs(d.releases:instances(release)) do
+    if row.state == "starting" then rows[#rows + 1] = row end
+  end
+  self:start(app, release, rows, key, self:image_of(app, release), d.network:ensure_bridge(net_key), "waiting")
+  d.store:commit {}
+  return rows
 end
 
 -- Docker restarts the live release's instances, and no others.

@@ -40,6 +40,11 @@ function M.of(config, name)
   return out
 end
 
+function M.set_replicas(config, name, count)
+  local own = config.processes and config.processes[name] or config
+  own.replicas = count
+end
+
 local function names_of(config)
   local names = {}
   for name in pairs(config.processes or { web = true }) do names[#names + 1] = name end
@@ -85,13 +90,13 @@ function M.one_writer(config)
   return list
 end
 
--- The services of a release: {process, port, target}, the port of its address and that of its
--- containers. The app's own is web:80.
+-- The services of a release: {process, port, target, replicas}, the port of its address and that of
+-- its containers. The app's own is web:80.
 function M.services(config)
   local list = {}
   for _, process in ipairs(M.list(config, M.LONG)) do
     if process.port then
-      list[#list + 1] = { process = process.name, target = process.port,
+      list[#list + 1] = { process = process.name, target = process.port, replicas = process.replicas,
         port = process.name == "web" and 80 or process.port }
     end
   end

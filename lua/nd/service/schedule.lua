@@ -106,6 +106,12 @@ function Schedule:turn()
   return first
 end
 
+-- When a process is due next; nil while it isn't live.
+function Schedule:next(app, name)
+  local entry = self.apps[app.id] and self.apps[app.id][name]
+  return entry and entry.due < math.huge and entry.due or nil
+end
+
 -- At start: the schedules of all that is live.
 function Schedule:start()
   for _, app in ipairs(self.d.store:all([[SELECT app.* FROM app JOIN release ON release.id = app.live

@@ -18,10 +18,11 @@ function Traffic.new(d)
   return setmetatable({ d = d, deciding = {}, decided = task.signal() }, Traffic)
 end
 
+-- An instance beyond the process's replicas is on its way out.
 local function targets_of(service, rows)
   local targets = {}
   for _, row in ipairs(rows) do
-    if row.state == "running" and row.process == service.process then
+    if row.state == "running" and row.process == service.process and row.position <= service.replicas then
       targets[#targets + 1] = row.address .. ":" .. service.target
     end
   end

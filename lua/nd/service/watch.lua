@@ -49,7 +49,7 @@ local function ended(self, row, event)
     d.store:event("instance.died", row.app, nil, { name = row.name, exit_code = code }),
     { "UPDATE app SET updated_at = ? WHERE id = ?", clock.now(), row.app },
   }
-  if app.live ~= row.release or app.stopped == 1 then return end
+  if app.live ~= row.release or app.stopped == 1 or row.state == "stopping" then return end
   d.traffic:retarget(app)
   d.guard:nudge(app, true)
   self:revive_later(row)

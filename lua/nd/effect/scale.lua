@@ -1,0 +1,58 @@
+-- Effects that change how many instances of a process the live release has.
+
+local json = require "json"
+
+local function release_of(ctx, handle) return ctx.d.releases:get(ctx.app, handle.release) end
+
+local args = { { "release", "release" }, { "process", "text" }, { "replicas", "number" } }
+
+local M = {}
+
+-- Starts what is missing to that many instances, without traffic. Its undo removes them.
+M["app.grow"] = {
+  version = 1, class = "act", capability = "app", args = args,
+  label = function(_, process, count) return ("start what %s lacks to %d instances"):format(process, count) end,
+  act = function(ctx, handle, process, count)
+    return ctx.d.scale:grow(ctx, release_of(ctx, handle), process, count)
+  end,
+  clean = function(ctx, handle) ctx.d.instances:shrink(release_of(ctx, handle)) end,
+  undo = function(_, result)
+    if #result.instances == 0 then return nil end
+    return { effect = "app.trim", args = { { release = result.release }, result.process, { drain = 0 } },
+      label = ("remove the new instances of %s"):format(result.process) }
+  end,
+  plan = function(ctx, handle, process, count)
+    ctx.d.scale:config(ctx.app, release_of(ctx, handle), process, count)
+    handle.instances = json.array {}
+    return handle
+  end,
+}
+
+-- Records the number; traffic goes to that many.
+M["app.scale"] = {
+  version = 1, class = "act", capability = "app", args = args,
+  label = function(_, process, count) return ("scale %s to %d: traffic goes to that many"):format(process, count) end,
+  act = function(ctx, handle, process, count)
+    return ctx.d.scale:set(ctx.app, release_of(ctx, handle), process, count)
+  end,
+  undo = function(call, result)
+    return { effect = "app.scale", args = { call[1], call[2], result.before },
+      label = ("scale %s back to %d"):format(result.process, result.before) }
+  end,
+  plan = function(_, handle, process, count)
+    return { release = handle.release, process = process, before = 0, replicas = count }
+  end,
+}
+
+-- Drains and removes the instances beyond the recorded number.
+M["app.trim"] = {
+  version = 1, class = "act", capability = "app",
+  args = { { "release", "release" }, { "process", "text" }, { "options", "table", "optional" } },
+  label = function(_, process) return ("drain and remove the instances of %s that are too many"):format(process) end,
+  act = function(ctx, handle, process, options)
+    return ctx.d.scale:trim(release_of(ctx, handle), process, options and options.drain)
+  end,
+  plan = function() return { removed = 0 } end,
+}
+
+return M

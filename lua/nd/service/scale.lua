@@ -1,0 +1,98 @@
+-- Changing how many instances of a process the live release has, without a new release.
+--
+-- Three steps, each of which may be done again after a crash: new instances are started without
+-- traffic (`grow`), the number is recorded and traffic goes to that many (`set`), those beyond it
+-- are drained and removed (`trim`).
+
+local clock = require "clock"
+local json = require "json"
+local err = require "nd.error"
+local Process = require "nd.service.process"
+
+local DRAIN_MS = 30 * 1000
+
+local Scale = {}
+Scale.__index = Scale
+
+function Scale.new(d) return setmetatable({ d = d }, Scale) end
+
+-- The release's configuration with that many replicas; raises where there can't be.
+function Scale:config(app, release, name, count)
+  local config = json.decode(release.config)
+  local names = {}
+  for _, process in ipairs(Process.list(config, Process.LONG)) do names[#names + 1] = process.name end
+  local near = err.nearest(name, names)
+  local process = Process.of(config, name)
+  if not process or not Process.LONG[process.kind] then
+    err.raise("process_not_found", ("'%s' has no process '%s' that could be scaled"):format(app.name, name),
+      near and ("did you mean '%s'?"):format(near) or "its processes are " .. table.concat(names, ", "))
+  end
+  local least = name == "web" and 1 or 0
+  if math.type(count) ~= "integer" or count < least or count > 20 then
+    err.raise("bad_request", ("replicas: %s must be %d to 20, got %s"):format(name, least, tostring(count)),
+      least == 1 and "`ndctl stop` takes an app down" or nil)
+  end
+  Process.set_replicas(config, name, count)
+  if count > process.replicas then self.d.releases:check_writers(app, config, release) end
+  return config, process.replicas
+end
+
+-- Only what is live is scaled.
+function Scale:check_live(app, release)
+  local live = self.d.releases:live(app)
+  if live and live.id == release.id and app.stopped == 0 then return end
+  err.raise("app_not_live", ("release %d of %s is not live"):format(release.number, app.name),
+    "`ndctl status " .. app.name .. "`")
+end
+
+function Scale:grow(ctx, release, name, count)
+  self:check_live(ctx.app, release)
+  local _, before = self:config(ctx.app, release, name, count)
+  local handle = self.d.releases:handle(ctx.app, release)
+  handle.instances = json.array {}
+  for i, row in ipairs(self.d.instances:grow(ctx.app, release, name, count, ctx.key)) do
+    handle.instances[i] = { name = row.name, address = row.address, process = row.process, index = row.position }
+  end
+  handle.grown, handle.process, handle.before = true, name, before
+  return handle
+end
+
+-- The instances that wait for traffic.
+function Scale:grown(release)
+  return self.d.store:all("SELECT * FROM instance WHERE release = ? AND state = 'waiting' AND gone_at IS NULL",
+    release.id)
+end
+
+function Scale:set(app, release, name, count)
+  local d = self.d
+  local config, before = self:config(app, release, name, count)
+  d.store:commit {
+    { "UPDATE release SET config = ? WHERE id = ?", json.encode(config), release.id },
+    { "UPDATE instance SET state = 'running' WHERE release = ? AND process = ? AND state = 'waiting'",
+      release.id, name },
+    d.store:event("app.scaled", app.id, nil, { process = name, from = before, to = count }),
+  }
+  local ok, e = pcall(d.traffic.retarget, d.traffic, app)
+  if not ok then -- the effect has left nothing behind; what was grown, its undo removes
+    d.store:commit { { "UPDATE release SET config = ? WHERE id = ?", release.config, release.id } }
+    error(e, 0)
+  end
+  d.instances:set_restart(d.releases:by_id(release.id), "unless-stopped")
+  return { release = release.number, process = name, before = before, replicas = count }
+end
+
+-- Drains and removes what is beyond the recorded number.
+function Scale:trim(release, name, drain_ms)
+  local d = self.d
+  local keep, rows = Process.of(json.decode(release.config), name).replicas, {}
+  for _, row in ipairs(d.releases:instances(release)) do
+    if row.process == name and row.position > keep then rows[#rows + 1] = row end
+  end
+  if #rows == 0 then return { removed = 0 } end
+  local cut = d.drain:wait_idle(release, clock.now() + (drain_ms or DRAIN_MS), rows)
+  d.instances:stop(release, rows)
+  d.instances:remove(release, 0, rows)
+  return { removed = #rows, cut = cut }
+end
+
+return Scale
