@@ -215,11 +215,10 @@ local function checked(q, now)
   if q.to <= q.from then
     err.raise("bad_request", "query: `to` must be after `from`", "without them it is the last hour")
   end
+  if q.step and q.step < FAST then err.raise("bad_request", "query.step: the least is 1s") end
   q.step = q.step or choose_step(q.to - q.from, q.from, now)
   if q.step > ROW or now - q.from > SLOTS[SLOW] * SLOW + ROW then q.step = math.max(ROW, q.step // ROW * ROW) end
-  if q.step < FAST then
-    err.raise("bad_request", "query.step: the least is 1s")
-  elseif (q.to - q.from) // q.step > POINTS_MOST then
+  if (q.to - q.from) // q.step > POINTS_MOST then
     err.raise("bad_request", ("query: that is more than %d points"):format(POINTS_MOST), "give a longer step")
   end
   q.from = q.from // q.step * q.step
