@@ -12,7 +12,7 @@ local edge = dofile(here .. "/lib/edge.lua")
 local wait_for, code_of = edge.wait_for, edge.code_of
 
 local PATH = { PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" }
-local LINGER = 300 -- ms
+local LINGER = 700 -- ms
 
 describe("nginx", function()
   local dir, p, http_port, https_port, caddy_port, caddy_tls_port, port_a, port_b, port_none
@@ -266,10 +266,15 @@ describe("nginx", function()
       return ok and r.status == 200
     end
 
+    local function ends_connection(port) return (get("a.test", "/", nil, port).headers.connection or ""):lower() end
+
     it("takes a host over, which the other forgets only later", function()
       local at = "127.0.0.1:" .. port_a
+      assert.equal("keep-alive", ends_connection(http_port))
       p:set("a.test", at, "off", "caddy")
       assert.is_true(on "caddy" and on "nginx")
+      assert.equal("close", ends_connection(http_port))
+      assert.not_equal("close", ends_connection(caddy_port))
       wait_for("the end of nginx's", function() return not on "nginx" end)
       wait_for("the event", function() return events[1] and events[#events].kind == "proxy.moved" end)
       assert.is_true(on "caddy")
@@ -277,6 +282,10 @@ describe("nginx", function()
       p:set("a.test", at, "off", "caddy") -- and back before the time is up
       p:set("a.test", at, "off", "nginx")
       assert.is_true(on "caddy" and on "nginx")
+      assert.equal("close", ends_connection(caddy_port))
+      assert.equal("keep-alive", ends_connection(http_port))
+      local ws = json.decode(load(caddy_port, "--ws", "2", "--seconds", "1"):join(10000).stdout)
+      assert.equal(0, ws.failed + ws.cut)
       wait_for("the end of Caddy's", function() return not on "caddy" end)
       assert.is_true(on "nginx")
       p:set("a.test", at, "off", "none")
@@ -301,7 +310,7 @@ describe("nginx", function()
       stop_nginx()
       p:sync "nginx"
       p:set("a.test", at, "off", "nginx")
-      task.sleep(3 * LINGER)
+      task.sleep(2 * LINGER)
       assert.is_true(on "caddy")
       start_nginx()
       wait_for("the end of Caddy's", function() return not on "caddy" end)

@@ -4,7 +4,8 @@
 -- recorded, its service address shown, nothing else done). A deploy changes nothing here: what a
 -- proxy is told is the app's service address, which stays. A host that moves from one proxy to
 -- another is served by both for LINGER, counted from the moment the new one serves it: callers
--- come to the old one until their DNS or their port mapping has changed.
+-- come to the old one until their DNS or their port mapping has changed. The old one ends each
+-- connection with its answer meanwhile, so that nobody stays with it for longer.
 --
 --   proxy.new{ instance=, state_dir=, run_dir=, default="caddy", http_port=80, https_port=443,
 --              nginx_http_port=, nginx_https_port=, address="", linger=ms,
@@ -98,6 +99,7 @@ end
 function Proxy:write_config()
   fs.mkdir(self.marks .. "/maintenance", 493) -- 0755: the proxies' workers look here
   fs.mkdir(self.marks .. "/paused", 493)
+  for _, name in ipairs(ORDER) do fs.mkdir(self.marks .. "/leaving." .. name, 493) end
   for _, name in ipairs(ORDER) do self.drivers[name]:write_config() end
 end
 
@@ -139,6 +141,11 @@ end
 
 ---- routes ----
 
+local function stays(self, name, host)
+  self.leaving[name][host] = nil
+  self:mark("leaving." .. name, host, false)
+end
+
 -- Takes the hosts from their old proxies whose new one has served them for long enough. -> whether
 -- some are left
 local function let_go(self)
@@ -147,10 +154,11 @@ local function let_go(self)
     for host, since in pairs(hosts) do
       local now = clock.monotonic()
       if not since and self:state(self.types[host]) == "up" then
+        self:mark("leaving." .. name, host, true)
         hosts[host] = now
       elseif since and now - since >= self.linger then
         self.drivers[name]:remove(host)
-        hosts[host] = nil
+        stays(self, name, host)
         self.on_event("proxy.moved", { host = host, from = name, to = self.types[host] })
       end
       left = left or hosts[host] ~= nil
@@ -170,6 +178,7 @@ end
 
 local function leaves(self, name, host)
   if self.leaving[name][host] == nil then self.leaving[name][host] = false end
+  if self:state(self.types[host]) == "up" then self:mark("leaving." .. name, host, true) end
   self.mover = self.mover or task.spawn("proxy moves", mover, self)
 end
 
@@ -189,7 +198,7 @@ function Proxy:set(host, at, tls, kind)
   check_route(at, tls or "off", kind)
   host = proxy.host(host)
   if self.drivers[kind] then
-    self.leaving[kind][host] = nil
+    stays(self, kind, host)
     self.drivers[kind]:set(host, at, tls or "off")
   end
   local before = self.types[host]
@@ -201,8 +210,8 @@ function Proxy:remove(host)
   host = proxy.host(host)
   self.types[host] = nil
   for name, driver in pairs(self.drivers) do
-    self.leaving[name][host] = nil
     driver:remove(host)
+    stays(self, name, host)
   end
   self:mark("maintenance", host, false)
   self:mark("paused", host, false)
@@ -227,6 +236,7 @@ function Proxy:set_all(routes)
   for _, name in ipairs(ORDER) do
     local driver, wanted = self.drivers[name], {}
     self.leaving[name] = {}
+    self:set_marks("leaving." .. name, {})
     for host, r in pairs(routes) do
       if self.types[host] == name then wanted[host] = { at = r.at, tls = r.tls } end
     end

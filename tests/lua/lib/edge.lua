@@ -19,8 +19,10 @@ edge.bin = process.run { argv = { "readlink", "/proc/" .. pid .. "/exe" } }.stdo
 
 function edge.ports(count)
   local taken = {}
-  for line in fs.read("/proc/net/tcp"):gmatch("[^\n]+") do
-    taken[tonumber(line:match(":(%x%x%x%x) ") or "", 16) or 0] = true
+  for _, path in ipairs { "/proc/net/tcp", "/proc/net/tcp6" } do
+    for line in (fs.exists(path) and fs.read(path) or ""):gmatch("[^\n]+") do
+      taken[tonumber(line:match(":(%x%x%x%x) ") or "", 16) or 0] = true
+    end
   end
   local out, at = {}, 20000 + tonumber(pid) * 20 % 10000
   while #out < count do

@@ -7,6 +7,7 @@
 --   <routes>/tls/<host>/<address>:<port>      the same for https://host; http:// is redirected
 --   <marks>/maintenance/<host>                503 with Retry-After, whatever else there is
 --   <marks>/paused/<host>                     a connect that fails is tried for 30 s, not for 3
+--   <marks>/leaving.caddy/<host>              each answer ends its connection: the host moves
 --
 -- A request finds its file by the directory of its host (one readdir and one stat, which the
 -- kernel answers from memory), and the file's name is where it goes. Certificates are made on
@@ -59,6 +60,14 @@ local function marked(o, kind)
   }
 end
 
+-- Its clients connect anew, and so come to the proxy that has it now. WebSockets stay.
+local function leaving(o)
+  local match = marked(o, "leaving.caddy")
+  match["not"] = json.array { { header = { Upgrade = json.array { "*" } } } }
+  return { match = json.array { match }, handle = json.array { {
+    handler = "headers", response = { set = { Connection = json.array { "close" } } } } } }
+end
+
 local function host_file(dir)
   return {
     header_regexp = { Host = { pattern = HOST } },
@@ -92,6 +101,7 @@ local function forward(o)
         -- takes out Caddy's own; the app's comes later and stays
         handler = "headers", response = { delete = json.array { "Server" } },
       }, { handler = "subroute", routes = json.array {
+        leaving(o),
         route(marked(o, "paused"), to_app { try_duration = "30s", try_interval = "100ms" }),
         route(nil, to_app { try_duration = "3s", try_interval = "50ms" }),
       } } },

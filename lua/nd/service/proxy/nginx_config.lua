@@ -8,7 +8,8 @@
 --
 -- Only the last ones come and go. Maintenance and pause are files that a request looks for
 -- (<marks>/maintenance/HOST, <marks>/paused/HOST), since each reload costs the idle connections of
--- all clients.
+-- all clients. So is a host that moves to another proxy (<marks>/leaving.nginx/HOST): each answer ends
+-- its connection then, and the next request comes to the proxy that has it now.
 --
 --   config.shared{ instance=, dir=, run=, marks=, address="", http_port=, https_port=, ipv6= }
 --       -> {[file]=text}, revision.conf aside
@@ -105,17 +106,23 @@ proxy_connect_timeout 1s;
 proxy_next_upstream_timeout 3s;
 
 error_page 418 = @held;
+error_page 419 = @leaving;
 error_page 503 @maintenance;
 error_page 502 504 @nothing;
 if (-f $marks/maintenance/$$server_name) { return 503; }
 location / {
   if (-f $marks/paused/$$server_name) { return 418; }
+  if (-f $marks/leaving.nginx/$$server_name) { return 419; }
   proxy_pass http://app_$$server_name;
 }
 location @held {
   proxy_connect_timeout 500ms;
   proxy_next_upstream_timeout 30s;
   proxy_pass http://held_$$server_name;
+}
+location @leaving {
+  keepalive_timeout 0;
+  proxy_pass http://app_$$server_name;
 }
 location @maintenance {
   default_type text/plain;
