@@ -69,8 +69,10 @@ return {
     { "app", value = "APP", doc = "only this app's containers" },
     { "prometheus", type = "flag", doc = "all metrics, as Prometheus reads them" },
   },
+  permission = "read", json = "SystemMetrics",
   examples = {
     { "ndctl metrics" },
+    { "ndctl metrics web" },
     { "ndctl metrics --app web --json" },
     { "ndctl metrics --prometheus" },
   },

@@ -135,9 +135,10 @@ return {
     { "sort", value = "KEY", type = "choice", choices = { "cpu", "memory", "network", "name" }, default = "cpu",
       doc = "cpu, memory, network or name" },
   },
+  permission = "read", json = "SystemMetrics lines",
   examples = {
-    { "ndctl top" },
-    { "ndctl top web --sort memory --interval 5s" },
+    { "ndctl top", follows = true },
+    { "ndctl top web --sort memory --interval 5s", follows = true },
     { "ndctl top -n 1 --json" },
   },
   run = run,
