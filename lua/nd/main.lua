@@ -68,12 +68,13 @@ local function build(o, programs)
     address = o.proxy_address, on_event = on_event,
   }
   app_config.default_proxy = o.proxy
+  d.metrics = require("nd.service.metrics").new(d) -- first: the others may add theirs
   d.worker_options = { path = programs .. "/nd-worker" }
   for name, module in pairs {
     apps = "app", releases = "release", instances = "instances", traffic = "traffic", edge = "edge",
     recipes = "recipe", runs = "runs", health = "health", drain = "drain",
     guard = "guard", watch = "watch", jobs = "jobs", schedule = "schedule", scale = "scale",
-    registries = "registry", seal = "seal", logs = "logs", metrics = "metrics",
+    registries = "registry", seal = "seal", logs = "logs",
   } do
     d[name] = require("nd.service." .. module).new(d)
   end

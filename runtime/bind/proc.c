@@ -2,14 +2,13 @@
  * proc.c - require "proc": the host, a process, a container's connections, from /proc.
  *
  *   host{proc_root="/proc", sys_root="/sys", disk_path="/"} -> table        waits
- *       cpu, memory, disk (percent, one decimal), uptime ("1h42m"), uptime_seconds,
+ *       memory, disk (percent, one decimal), uptime ("1h42m"), uptime_seconds,
  *       load {1, 5, 15 min}, cores, memory_total, memory_available, swap_total, swap_free,
  *       disk_total, disk_free, network_received, network_sent, disk_read, disk_written (bytes),
  *       pressure {cpu, memory, io} (percent; absent without PSI), and what programs want beside:
  *       memory_free, disk_unused, waited {cpu, memory, io} (seconds since boot; as pressure),
  *       cpu_times {user, nice, system, idle, iowait, irq, softirq, steal} (seconds since boot),
  *       boot_time (UTC seconds)
- *       cpu is since the last call in this Lua state, the first one since boot
  *   connections(pid[, port[, {proc_root=}]]) -> established, half           waits
  *       two lists of {peer="10.0.0.7:51234", local_port=, state="established"|"close_wait"}:
  *       whoever is in the second has stopped sending, but may still read. Code not_found.
@@ -27,16 +26,11 @@
 #include "bind/bind.h"
 #include "bind/job_op.h"
 
-#define SAMPLES                                                                                    \
-    "nd.proc.samples" /* in the registry: a struct nd_proc_sample for each proc_root               \
-                       */
-
 struct host_op {
     struct nd_job_op job;
     char *proc_root; /* owned, like the other two */
     char *sys_root;
     char *disk_path;
-    struct nd_proc_sample sample;
     struct nd_host_metrics metrics;
 };
 
@@ -86,24 +80,6 @@ static double one_decimal(double percent)
 
 /* ---- host ---- */
 
-/* The last sample of that root; valid as long as the state. */
-static struct nd_proc_sample *sample_of(lua_State *L, const char *proc_root)
-{
-    struct nd_proc_sample *sample;
-
-    lua_getfield(L, LUA_REGISTRYINDEX, SAMPLES); // samples
-    if (lua_getfield(L, -1, proc_root) == LUA_TNIL) {
-        sample = lua_newuserdatauv(L, sizeof *sample, 0); // samples nil sample
-        memset(sample, 0, sizeof *sample);
-        lua_setfield(L, -3, proc_root);
-        lua_pop(L, 2);
-        return sample;
-    }
-    sample = lua_touserdata(L, -1);
-    lua_pop(L, 2);
-    return sample;
-}
-
 static void host_fini(void *arg)
 {
     struct host_op *op = arg;
@@ -117,8 +93,7 @@ static void host_work(void *arg)
 {
     struct host_op *op = arg;
 
-    nd_proc_host(op->proc_root, op->sys_root, op->disk_path, &op->sample, &op->metrics,
-                 &op->job.op.err);
+    nd_proc_host(op->proc_root, op->sys_root, op->disk_path, &op->metrics, &op->job.op.err);
 }
 
 static void push_metrics(lua_State *L, const struct nd_host_metrics *m)
@@ -126,7 +101,6 @@ static void push_metrics(lua_State *L, const struct nd_host_metrics *m)
     char uptime[32];
 
     lua_createtable(L, 0, 26);
-    set_number(L, "cpu", one_decimal(m->cpu));
     set_number(L, "memory", one_decimal(m->memory));
     set_number(L, "disk", one_decimal(m->disk));
     nd_proc_duration(m->uptime, uptime, sizeof uptime);
@@ -167,7 +141,6 @@ static int host_push(lua_State *L, void *arg)
 {
     struct host_op *op = arg;
 
-    *sample_of(L, op->proc_root) = op->sample;
     push_metrics(L, &op->metrics);
     return 1;
 }
@@ -180,13 +153,11 @@ static int proc_host(lua_State *L)
     const char *proc_root = text_option(L, 1, "proc_root", "/proc");
     const char *sys_root = text_option(L, 1, "sys_root", "/sys");
     const char *disk_path = text_option(L, 1, "disk_path", "/");
-    struct nd_proc_sample sample = *sample_of(L, proc_root);
     struct host_op *op = nd_op_new(L, &host_type);
 
     op->proc_root = nd_strdup(proc_root);
     op->sys_root = nd_strdup(sys_root);
     op->disk_path = nd_strdup(disk_path);
-    op->sample = sample;
     return nd_job_op_run(L, op, host_work);
 }
 
@@ -303,8 +274,6 @@ static const luaL_Reg functions[] = {{"host", proc_host},         {"connections"
 
 int nd_open_proc(lua_State *L)
 {
-    lua_newtable(L);
-    lua_setfield(L, LUA_REGISTRYINDEX, SAMPLES);
     luaL_newlib(L, functions);
     return 1;
 }

@@ -66,11 +66,10 @@ const char *const nd_cpu_modes[ND_CPU_MODES] = {"user",   "nice", "system",  "id
                                                 "iowait", "irq",  "softirq", "steal"};
 
 /* "cpu user nice system idle iowait irq softirq steal ...": guest time is part of user's. */
-static int read_cpu(const char *root, struct nd_proc_sample *last, struct nd_host_metrics *out,
-                    struct nd_err *err)
+static int read_cpu(const char *root, struct nd_host_metrics *out, struct nd_err *err)
 {
     struct nd_buf text = {0};
-    uint64_t t[ND_CPU_MODES] = {0}, total = 0, busy;
+    uint64_t t[ND_CPU_MODES] = {0};
     const char *line;
     int fields, rc = -1;
 
@@ -84,16 +83,8 @@ static int read_cpu(const char *root, struct nd_proc_sample *last, struct nd_hos
         malformed(err, root, "stat");
         goto out;
     }
-    for (int i = 0; i < ND_CPU_MODES; i++) {
-        total += t[i];
+    for (int i = 0; i < ND_CPU_MODES; i++)
         out->cpu_times[i] = (double)t[i] / (double)sysconf(_SC_CLK_TCK);
-    }
-    busy = total - t[3] - t[4];
-    if (total > last->total && busy >= last->busy) /* else too soon, or iowait went back */
-        last->cpu = 100.0 * (double)(busy - last->busy) / (double)(total - last->total);
-    last->busy = busy;
-    last->total = total;
-    out->cpu = last->cpu;
     for (line = strstr(text.data, "\ncpu"); line; line = strstr(line + 1, "\ncpu"))
         out->cores++;
     line = strstr(text.data, "\nbtime ");
@@ -279,10 +270,10 @@ static double read_pressure(const char *root, const char *name, double *waited)
 }
 
 int nd_proc_host(const char *proc_root, const char *sys_root, const char *disk_path,
-                 struct nd_proc_sample *last, struct nd_host_metrics *out, struct nd_err *err)
+                 struct nd_host_metrics *out, struct nd_err *err)
 {
     memset(out, 0, sizeof *out);
-    if (read_cpu(proc_root, last, out, err) < 0 || read_memory(proc_root, out, err) < 0 ||
+    if (read_cpu(proc_root, out, err) < 0 || read_memory(proc_root, out, err) < 0 ||
         read_load_and_uptime(proc_root, out, err) < 0 || read_disk(disk_path, out, err) < 0)
         return -1;
     read_network(proc_root, sys_root, out);
@@ -448,15 +439,13 @@ int nd_proc_self(struct nd_proc_self *out, struct nd_err *err)
 {
     struct nd_host_metrics host = {0};
     struct nd_proc_process process;
-    struct nd_proc_sample last = {0};
     struct nd_buf text = {0};
     struct rlimit limit;
     struct rusage usage;
     uint64_t pages = 0;
 
     memset(out, 0, sizeof *out);
-    if (nd_proc_process("/proc", getpid(), &process, err) < 0 ||
-        read_cpu("/proc", &last, &host, err) < 0)
+    if (nd_proc_process("/proc", getpid(), &process, err) < 0 || read_cpu("/proc", &host, err) < 0)
         return -1;
     out->rss = process.rss;
     out->start = (double)host.boot_time + (double)process.start / (double)sysconf(_SC_CLK_TCK);

@@ -16,19 +16,11 @@
 
 #include "base/err.h"
 
-/* The processor's clock at the last sample; {0} before the first. */
-struct nd_proc_sample {
-    uint64_t busy;  /* ticks */
-    uint64_t total; /* ticks */
-    double cpu;     /* percent, as it was told then */
-};
-
 /* What a core does, in the order of /proc/stat. */
 #define ND_CPU_MODES 8
 extern const char *const nd_cpu_modes[ND_CPU_MODES];
 
 struct nd_host_metrics {
-    double cpu;     /* percent of all cores since the last sample; the first: since boot */
     double memory;  /* percent that isn't available to new programs */
     double disk;    /* percent, as df counts: of what unprivileged users may fill */
     double load[3]; /* 1, 5 and 15 minutes */
@@ -49,9 +41,9 @@ struct nd_host_metrics {
     int64_t boot_time;                           /* UTC seconds */
 };
 
-/* `last` is read and brought up to date. `disk_path` is any path on the file system meant. */
+/* `disk_path` is any path on the file system meant. */
 int nd_proc_host(const char *proc_root, const char *sys_root, const char *disk_path,
-                 struct nd_proc_sample *last, struct nd_host_metrics *out, struct nd_err *err);
+                 struct nd_host_metrics *out, struct nd_err *err);
 
 /* "1h42m", "5m12s", "12s": as Go prints durations, without what doesn't matter. */
 void nd_proc_duration(double seconds, char *out, size_t size);

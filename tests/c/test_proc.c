@@ -72,12 +72,12 @@ static int tear_down(void **state)
 static void test_the_host_in_numbers(void **state)
 {
     struct fixture *f = *state;
-    struct nd_proc_sample last = {0};
     struct nd_host_metrics m;
     struct nd_err err = {0};
 
-    assert_int_equal(nd_proc_host(f->root, f->sys, "/", &last, &m, &err), 0);
-    assert_true(fabs(m.cpu - 20) < 1e-9); /* since boot */
+    assert_int_equal(nd_proc_host(f->root, f->sys, "/", &m, &err), 0);
+    assert_true(m.cpu_times[0] == 100.0 / (double)sysconf(_SC_CLK_TCK)); /* user */
+    assert_true(m.cpu_times[3] == 7 * m.cpu_times[0] && m.cpu_times[1] == 0);
     assert_true(fabs(m.memory - 75) < 1e-9);
     assert_true(m.memory_total == 1000 * 1024 && m.memory_available == 250 * 1024);
     assert_true(m.swap_total == 8192 && m.swap_free == 4096);
@@ -89,33 +89,42 @@ static void test_the_host_in_numbers(void **state)
     assert_true(m.disk > 0 && m.disk <= 100 && m.disk_total > m.disk_free);
 }
 
-static void test_the_processor_is_measured_since_the_last_sample(void **state)
-{
-    struct fixture *f = *state;
-    struct nd_proc_sample last = {0};
-    struct nd_host_metrics m;
-
-    nd_proc_host(f->root, f->sys, "/", &last, &m, NULL);
-    put(f, "stat", "cpu  175 0 100 725 100 0 0 0 50 0\ncpu0 1\n"); /* guest is within user */
-    nd_proc_host(f->root, f->sys, "/", &last, &m, NULL);
-    assert_true(fabs(m.cpu - 75) < 1e-9);
-    nd_proc_host(f->root, f->sys, "/", &last, &m, NULL); /* too soon for anything new */
-    assert_true(fabs(m.cpu - 75) < 1e-9);
-}
-
 static void test_pressure_and_hardware_interfaces_where_there_are_any(void **state)
 {
     struct fixture *f = *state;
-    struct nd_proc_sample last = {0};
     struct nd_host_metrics m;
 
     put(f, "pressure/cpu", "some avg10=1.50 avg60=0.05 avg300=0.16 total=5678553\n");
     put(f, "pressure/memory", "some avg10=0.25 avg60=0 avg300=0 total=0\n");
     put(f, "pressure/io", "some avg10=0.00 avg60=0 avg300=0 total=0\n");
     put(f, "sys/class/net/veth12/device/x", "");
-    nd_proc_host(f->root, f->sys, "/", &last, &m, NULL);
+    nd_proc_host(f->root, f->sys, "/", &m, NULL);
     assert_true(m.pressure_cpu == 1.5 && m.pressure_memory == 0.25 && m.pressure_io == 0);
     assert_true(m.network_received == 9000);
+    assert_true(fabs(m.waited_cpu - 5.678553) < 1e-9 && m.waited_io == 0);
+}
+
+static void test_disks_by_their_own_names_and_hardware(void **state)
+{
+    struct fixture *f = *state;
+    struct nd_host_metrics m;
+
+    put(f, "diskstats",
+        "   7 0 loop0 9 0 9 0 9 0 9 0 0 0 0\n"
+        " 254 0 vda 5 0 1000 0 7 0 200 0 0 0 0 1 0 1 0\n"
+        " 254 1 vda1 5 0 900 0 7 0 100 0 0 0 0\n"
+        " 253 0 dm-0 5 0 900 0 7 0 100 0 0 0 0\n"
+        "   8 0 sda 5 0 10 0 7 0 20 0 0 0 0\n"
+        "odd\n");
+    put(f, "sys/block/vda/size", "");
+    put(f, "sys/block/sda/size", "");
+    put(f, "sys/block/dm-0/size", "");
+    put(f, "sys/block/loop0/size", "");
+    assert_int_equal(nd_proc_host(f->root, f->sys, "/", &m, NULL), 0);
+    assert_true(m.disk_read == 1010 * 512 && m.disk_written == 220 * 512);
+    put(f, "sys/block/sda/device/x", "");
+    assert_int_equal(nd_proc_host(f->root, f->sys, "/", &m, NULL), 0);
+    assert_true(m.disk_read == 10 * 512 && m.disk_written == 20 * 512);
 }
 
 static void test_a_file_that_is_missing_or_odd_is_named(void **state)
@@ -124,28 +133,26 @@ static void test_a_file_that_is_missing_or_odd_is_named(void **state)
     struct fixture *f = *state;
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        struct nd_proc_sample last = {0};
         struct nd_host_metrics m;
         struct nd_err err = {0};
         char path[128];
 
         put(f, names[i], "");
-        assert_int_equal(nd_proc_host(f->root, f->sys, "/", &last, &m, &err), -1);
+        assert_int_equal(nd_proc_host(f->root, f->sys, "/", &m, &err), -1);
         assert_string_equal(err.code, "proc_unreadable");
         assert_non_null(strstr(err.message, names[i]));
         snprintf(path, sizeof path, "%s/%s", f->root, names[i]);
         unlink(path);
-        assert_int_equal(nd_proc_host(f->root, f->sys, "/", &last, &m, &err), -1);
+        assert_int_equal(nd_proc_host(f->root, f->sys, "/", &m, &err), -1);
         assert_non_null(strstr(err.message, names[i]));
         tear_down(state);
         set_up(state);
         f = *state;
     }
     struct nd_err err = {0};
-    struct nd_proc_sample last = {0};
     struct nd_host_metrics m;
 
-    assert_int_equal(nd_proc_host(f->root, f->sys, "/no/where", &last, &m, &err), -1);
+    assert_int_equal(nd_proc_host(f->root, f->sys, "/no/where", &m, &err), -1);
     assert_non_null(strstr(err.message, "/no/where"));
 }
 
@@ -275,7 +282,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         TEST(test_the_host_in_numbers),
-        TEST(test_the_processor_is_measured_since_the_last_sample),
+        TEST(test_disks_by_their_own_names_and_hardware),
         TEST(test_pressure_and_hardware_interfaces_where_there_are_any),
         TEST(test_a_file_that_is_missing_or_odd_is_named),
         TEST(test_durations_read_like_go),

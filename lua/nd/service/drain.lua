@@ -103,6 +103,7 @@ function Drain:drive(app, id)
     self:stop_deaf(release)
     local cut, peers = self:wait_idle(release, release.drain_until)
     fault.hit "release.drained"
+    if cut > 0 then self.d.metrics.cuts:add(cut, app.project, app.environment, app.name) end
     self.d.instances:stop(release)
     fault.hit "release.stopped"
     if release.keep_ms == 0 then return releases:remove(app, release, 0) end

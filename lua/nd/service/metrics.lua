@@ -44,6 +44,8 @@ function Metrics.new(d)
     { "effect", "result" })
   self.runs_ended = self:counter("nextdeploy_runs_ended_total", "Runs that ended, by their recipe and how.",
     { "recipe", "state" })
+  self.cuts = self:counter("nextdeploy_connections_cut_total",
+    "Connections that were still open when their release's drain ended.", { "project", "env", "app" })
   return self
 end
 
@@ -86,11 +88,16 @@ end
 
 -- ---- a reading ----
 
+-- What has a container that may run: instances, and jobs while they do.
 local INSTANCES = [[SELECT instance.name, instance.container, instance.process, instance.position,
     instance.restarts, instance.started_at, release.number, app.name AS app, app.project, app.environment
   FROM instance JOIN release ON release.id = instance.release JOIN app ON app.id = release.app
   WHERE instance.gone_at IS NULL AND instance.container IS NOT NULL AND instance.state <> 'exited'
-  ORDER BY app.project, app.environment, app.name, instance.process, release.number, instance.position]]
+  UNION ALL
+  SELECT job.name, container, process, 1, 0, started_at, number, app.name, project, environment
+  FROM job JOIN app ON app.id = job.app
+  WHERE gone_at IS NULL AND container IS NOT NULL AND state = 'running'
+  ORDER BY project, environment, app, process, number, position]]
 
 -- Asks Docker for the pids that aren't known; where it is away, or the container isn't running,
 -- they stay unknown.
@@ -173,7 +180,7 @@ local function host_between(a, b, seconds)
   local h = b.host
   local out = { cpu = host_cpu(a, b), rates = {} }
   for name, value in pairs(h) do
-    if name ~= "cpu" and name ~= "cpu_times" and name ~= "waited" then out[name] = value end
+    if name ~= "cpu_times" and name ~= "waited" then out[name] = value end
   end
   local names = { received = "network_received", sent = "network_sent", read = "disk_read", written = "disk_written" }
   for flow, name in pairs(names) do out.rates[flow] = rate(a and a.host[name], h[name], seconds) end

@@ -9,6 +9,7 @@
 local clock = require "clock"
 local json = require "json"
 local series = require "series"
+local task = require "task"
 local err = require "nd.error"
 
 local FAST, SLOW, ROW = 1000, 10000, 5 * 60 * 1000
@@ -130,6 +131,7 @@ function History:keep(time, all)
   local statements = {}
   for from = math.max(self.kept, last - 6 * ROW), all and last or last - ROW, ROW do
     for subject, ring in pairs(self.rings[SLOW]) do
+      task.yield()
       local data, samples = summary(subject, ring, from)
       if data then
         statements[#statements + 1] = { [[INSERT INTO metric (subject, time, samples, data) VALUES (?, ?, ?, ?)

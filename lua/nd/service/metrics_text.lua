@@ -8,6 +8,7 @@ local clock = require "clock"
 local exposition = require "exposition"
 local log = require "log"
 local proc = require "proc"
+local task = require "task"
 
 -- ---- the host ----
 
@@ -87,6 +88,7 @@ local function add_containers(x, containers)
   local labels = {}
   for i, c in ipairs(containers) do labels[i] = labels_of(c.row) end
   for _, f in ipairs(container_families) do
+    task.yield() -- with a thousand containers others want to run in between
     x:family("nextdeploy_container_" .. f[1], f[2], f[3])
     for i, c in ipairs(containers) do
       local value = c.usage[f[4]]
