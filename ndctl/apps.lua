@@ -28,7 +28,7 @@ return {
   },
   run = function(ctx)
     local c = ctx.client()
-    local payload = c:call("GET", "/apps", { query = c:scoped {} })
+    local payload = c:apps "/apps"
     if ctx.options.json then return out.json(payload) end
     if #payload == 0 then return out.progress("No apps yet: ndctl deploy IMAGE --app NAME") end
     local now = clock.now()

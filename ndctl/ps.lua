@@ -15,8 +15,8 @@ return {
   examples = { { "ndctl ps" }, { "ndctl ps web --json" } },
   run = function(ctx)
     local c = ctx.client()
-    local payload = c:call("GET", "/status", { query = c:scoped { app = ctx.args.app } })
-    local apps = payload.app_name and { payload } or payload
+    local apps = ctx.args.app
+      and { c:call("GET", "/status", { query = c:scoped { app = ctx.args.app } }) } or c:apps()
     local rows = require("json").array {}
     for _, app in ipairs(apps) do
       for _, instance in ipairs(outcome.present(app.instances) or {}) do

@@ -11,7 +11,7 @@ local present = outcome.present
 
 local function show_list(ctx)
   local c = ctx.client()
-  local payload = c:call("GET", "/status", { query = c:scoped {} })
+  local payload = c:apps()
   if ctx.options.json then return out.json(payload) end
   if #payload == 0 then
     out.progress("No apps yet: ndctl deploy IMAGE --app NAME")

@@ -24,7 +24,7 @@ local log = require "log"
 local task = require "task"
 local err = require "nd.error"
 
-local LATEST = 6       -- the newest lua/nd/migrations/NNN.sql
+local LATEST = 7       -- the newest lua/nd/migrations/NNN.sql
 local KEEP_EVENTS = 50000
 
 local Store = {}
@@ -51,7 +51,7 @@ function Store.open(state_dir, machine)
   machine = machine or "none" -- a minimal system without /etc/machine-id: its copies can't be told
   local path = state_dir .. "/nextdeploy.db"
   local self = setmetatable({
-    path = path, pending = {}, changed = task.signal(),
+    path = path, pending = {}, posts = 0, changed = task.signal(),
     counts = { commits = 0, failures = 0, seconds = 0 }, -- for metrics
   }, Store)
   self.db = db.open(path)
@@ -81,8 +81,10 @@ function Store:rows(sql, ...) return self.db:rows(sql, ...) end
 
 function Store:all(sql, ...) return self.db:all(sql, ...) end
 
--- `stamp`: a number that changes with what else the text depends on. C holds it, Lua nothing.
+-- `stamp`: a number that grows with what else the text depends on; what is posted is about to be
+-- committed, and tells of a change that may have been made already. C holds the text, Lua nothing.
 function Store:memo(key, stamp, make, ...)
+  stamp = stamp + self.posts
   local text = self.db:recall(key, stamp)
   if text then return text end
   local version = self.db:version() -- before anything is read
@@ -153,6 +155,7 @@ function Store:write(statements, posted)
 end
 
 function Store:post(statements)
+  self.posts = self.posts + 1
   table.move(statements, 1, #statements, #self.pending + 1, self.pending)
   self:flush_later()
 end

@@ -11,6 +11,8 @@ local term = require "term"
 
 local client = {}
 
+local PAGE = 500 -- apps that are asked for at once
+
 local Client = {}
 Client.__index = Client
 
@@ -155,6 +157,18 @@ function Client:call(method, path, options)
   -- /openapi.json, alone, has no envelope.
   if envelope.success == nil then return envelope, envelope, answer.status end
   return envelope.payload, envelope, answer.status
+end
+
+-- All apps, or those of the project and environment that were named, page by page.
+function Client:apps(path)
+  local all, last = json.array {}, nil
+  repeat
+    local page = self:call("GET", path or "/status", { query = self:scoped { limit = PAGE,
+      after = last and ("%s/%s/%s"):format(last.project, last.environment, last.app_name) } })
+    table.move(page, 1, #page, #all + 1, all)
+    last = page[#page]
+  until #page < PAGE
+  return all
 end
 
 -- What a refused WebSocket said is an answer like any other.

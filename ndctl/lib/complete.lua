@@ -12,6 +12,7 @@ local commands = require "ndctl.lib.commands"
 local complete = {}
 
 local CONNECT_MS, ANSWER_MS = 300, 1000
+local MOST = 1000 -- apps whose names are offered
 
 -- What an argument or option of that name takes, where its row doesn't say.
 local by_name = {
@@ -36,7 +37,7 @@ end
 local function distinct(state, field)
   local seen, found = {}, {}
   local client = require("ndctl.lib.client").new(state.options)
-  for _, app in ipairs(client:call("GET", "/apps", { timeout_ms = ANSWER_MS,
+  for _, app in ipairs(client:call("GET", "/apps", { query = { limit = MOST }, timeout_ms = ANSWER_MS,
     connect_timeout_ms = CONNECT_MS })) do
     local value = app[field]
     if not seen[value] then
@@ -51,7 +52,7 @@ local kinds = {}
 
 function kinds.apps(state)
   local found = {}
-  for i, app in ipairs(ask(state, "/apps")) do
+  for i, app in ipairs(ask(state, "/apps", { limit = MOST })) do
     found[i] = { app.app_name, ("%s, %s"):format(app.status, app.image) }
   end
   return found

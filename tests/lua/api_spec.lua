@@ -79,6 +79,63 @@ describe("the API", function()
     assert.equal("10.1.2.3:80", after.payload.service_address)
   end)
 
+  it("tells of a change that is posted but not written yet", function()
+    add_app "web"
+    local ends
+    d.edge = { paused_until = function() return ends end }
+    ask("/status", { app = "web" })
+    ends = 1000
+    d.store:post { d.store:event("app.changed", 1, nil, { paused = 1 }) }
+    local _, body = ask("/status", { app = "web" })
+    assert.equal("1970-01-01T00:00:01.000Z", body.payload.paused_until)
+  end)
+
+  it("lists apps in pages, each after the last one of the page before", function()
+    for n = 1, 7 do add_app("app" .. n) end
+    d.store:commit { { "UPDATE app SET project = 'other' WHERE name IN ('app2', 'app5')" } }
+    local seen, after = {}, nil
+    repeat
+      local status, body = ask("/status", { limit = "3", after = after })
+      assert.equal(200, status)
+      for _, app in ipairs(body.payload) do
+        seen[#seen + 1] = app.app_name
+        after = app.project .. "/" .. app.environment .. "/" .. app.app_name
+      end
+    until #body.payload < 3
+    assert.same({ "app1", "app3", "app4", "app6", "app7", "app2", "app5" }, seen)
+    local _, body = ask("/apps", { project = "other", limit = "1" })
+    assert.equal(1, #body.payload)
+    assert.equal("app2", body.payload[1].app_name)
+    assert.equal(400, (ask("/status", { after = "web" })))
+    assert.equal(400, (ask("/status", { limit = "0" })))
+  end)
+
+  it("forgets runs that are old and many, but none that made a release that is there", function()
+    local Runs = require "nd.service.runs"
+    add_app "web"
+    d.store:commit { { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('b', 'bluegreen', '{}', 1)" } }
+    local statements, now = {}, 1000 * 24 * 3600 * 1000
+    for n = 1, 560 do -- one a day
+      statements[n] = { [[INSERT INTO run (id, app, recipe, bundle, params, seed, state, owner, started_at, ended_at)
+        VALUES (?, 1, 'bluegreen', 'b', '{}', 1, 'done', 'x', ?, ?)]], ("%04d"):format(n),
+        now - (560 - n) * 24 * 3600 * 1000, now - (560 - n) * 24 * 3600 * 1000 }
+    end
+    table.insert(statements, { [[INSERT INTO release (app, number, state, image, image_id, config, run, key, created_at)
+      VALUES (1, 1, 'kept', 'i', 'i', '{}', '0003', '0003/1', 1)]] })
+    table.insert(statements, { [[INSERT INTO effect (run, n, name, version, task, args, label, asked_at)
+      VALUES ('0001', 1, 'app.live', 1, 'main', '[]', 'l', 1)]] })
+    d.store:commit(statements)
+    d.store:commit { Runs.forget_old(1, now) }
+    local function count(what) return d.store:get("SELECT count(*) AS n FROM " .. what).n end
+    assert.equal(501, count "run")
+    assert.equal(1, count "run WHERE id = '0003'")
+    assert.equal(0, count "run WHERE id = '0002'")
+    assert.equal(0, count "effect")
+    d.store:commit { { "UPDATE run SET started_at = ?, ended_at = ?", now, now } }
+    d.store:commit { Runs.forget_old(1, now) }
+    assert.equal(501, count "run")
+  end)
+
   it("finds each of its paths, and says what they take", function()
     local function head(method, path)
       return handler { method = method, path = path, query = {}, body = "", headers = {}, peer = peer }

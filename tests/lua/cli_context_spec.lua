@@ -86,7 +86,7 @@ describe("ndctl", function()
     ok { "apps" }
     local token, request = authorization(one)
     assert.equal("Bearer nd_one", token)
-    assert.same({ project = "shop", environment = "staging" }, request.query)
+    assert.same({ project = "shop", environment = "staging", limit = "500" }, request.query)
 
     ok({ "apps" }, { NDCTL_CONTEXT = "two" })
     assert.equal("Bearer nd_two", authorization(two))

@@ -6,7 +6,7 @@ local s = require "nd.api.schema"
 local shapes = require "nd.api.shapes"
 
 local key = { project = shapes.key.project, environment = shapes.key.environment }
-local filter = { project = s.text, environment = s.text }
+local filter = { project = s.text, environment = s.text, limit = shapes.page.limit, after = shapes.page.after }
 
 local function list(c) return c.d.apps:list(c.query) end
 
@@ -46,7 +46,9 @@ end
 
 return {
   { method = "GET", path = "/apps", id = "listApps", permission = "read", query = filter,
-    summary = "All apps.", doc = "By project, environment and name; or those of one project or environment.",
+    summary = "All apps.",
+    doc = "By project, environment and name; or those of one project or environment. In pages of 100, unless "
+      .. "`limit` says otherwise: see `after`.",
     payload = s.list(s.ref "AppStatus"), handler = list },
   { method = "GET", path = "/apps/{app}", id = "showApp", permission = "read", query = key,
     summary = "One app with its releases.", doc = "The newest release first, at most 50.",

@@ -150,9 +150,10 @@ return {
     handler = deploy },
   { method = "GET", path = "/status", id = "status", permission = "read",
     query = { app = s.doc(s.text, "The app's name."), project = shapes.key.project,
-      environment = shapes.key.environment },
+      environment = shapes.key.environment, limit = shapes.page.limit, after = shapes.page.after },
     summary = "What an app is right now; without `app`, all apps.",
-    doc = "A container that was killed behind the daemon's back shows within two seconds.",
+    doc = "A container that was killed behind the daemon's back shows within two seconds. All apps come in "
+      .. "pages of 100, unless `limit` says otherwise: see `after`.",
     payload = s.one_of(s.ref "AppStatus", s.list(s.ref "AppStatus")), fails = { 404 }, handler = status },
   { method = "POST", path = "/stop", id = "stop", permission = "deploy", body = s.ref "AppRequest",
     summary = "Takes an app out of service: drain, SIGTERM, grace, SIGKILL.",

@@ -43,6 +43,13 @@ local key = {
   environment = { type = "string", default = "production" },
 }
 
+-- Of a list of apps.
+local page = {
+  limit = { type = "integer", minimum = 1, maximum = 1000, default = 100, description = "At most so many apps." },
+  after = { type = "string", description = "project/environment/app of an app: those that come after it. To see "
+    .. "all, ask on with the last one's as long as `limit` apps come." },
+}
+
 -- ---- requests ----
 
 local probe_fields = {
@@ -397,4 +404,4 @@ for _, part in ipairs { requests, answers } do
   for name, schema in pairs(part) do s.components[name] = schema end
 end
 
-return { key = key }
+return { key = key, page = page }

@@ -6,10 +6,15 @@
 local clock = require "clock"
 local db = require "db"
 local json = require "json"
+local task = require "task"
 local err = require "nd.error"
 local config = require "nd.service.app_config"
 local publish = require "nd.service.network_publish"
 local Process = require "nd.service.process"
+
+local LIKELY = 200   -- names that one not found is compared with
+local PAGE = 100     -- apps of a list
+local BURST = 50     -- ... described at once
 
 local Apps = {}
 Apps.__index = Apps
@@ -44,10 +49,12 @@ function Apps:get(request)
   local app = self:find(request)
   if app then return app end
   local names = {}
-  for _, row in ipairs(self.d.store:all("SELECT DISTINCT name FROM app")) do
+  local wanted = request.app_name or request.app
+  for _, row in ipairs(self.d.store:all([[SELECT DISTINCT name FROM app WHERE abs(length(name) - ?) < 3
+    ORDER BY substr(name, 1, 1) = ? DESC LIMIT ?]], #wanted, wanted:sub(1, 1), LIKELY)) do
     names[#names + 1] = row.name
   end
-  local near = err.nearest(request.app_name or request.app, names)
+  local near = err.nearest(wanted, names)
   err.raise("app_not_found", ("there is no app '%s' in %s/%s"):format(
     request.app_name or request.app, request.project or "default",
     request.environment or "production"),
@@ -241,16 +248,36 @@ function Apps:status_json(request)
   return json.raw(d.store:memo(key, d.network and d.network.version or 0, status_json, self, request))
 end
 
+-- A page of apps by project, environment and name: those after the key `filter.after`
+-- (project/environment/app), `filter.limit` of them.
 function Apps:list(filter)
-  local list = json.array {}
-  for _, app in ipairs(self.d.store:all(
-    "SELECT * FROM app ORDER BY project, environment, name")) do
-    if (not filter.project or filter.project == app.project)
-      and (not filter.environment or filter.environment == app.environment) then
-      list[#list + 1] = self:status(app)
+  local where, args = { "(project, environment, name) > (?, ?, ?)" }, { Apps.after(filter.after) }
+  for _, field in ipairs { "project", "environment" } do
+    if filter[field] then
+      where[#where + 1] = field .. " = ?"
+      args[#args + 1] = filter[field]
     end
   end
+  args[#args + 1] = filter.limit or PAGE
+  local list = json.array {}
+  for i, app in ipairs(self.d.store:all(([[SELECT project, environment, name AS app FROM app WHERE %s
+    ORDER BY project, environment, name LIMIT ?]]):format(table.concat(where, " AND ")), table.unpack(args))) do
+    if i % BURST == 0 then task.yield() end
+    local ok, status = pcall(self.status_json, self, app)
+    if ok then list[#list + 1] = status end -- else it was destroyed while we looked
+  end
   return list
+end
+
+-- "project/environment/app" -> the three; the empty text comes before all.
+function Apps.after(key)
+  if not key then return "", "", "" end
+  local project, environment, name = key:match "^([^/]+)/([^/]+)/([^/]+)$"
+  if not project then
+    err.raise("bad_request", ("query.after: %q is not the key of an app"):format(key),
+      "write project/environment/app of the last app that you have, as in default/production/web")
+  end
+  return project, environment, name
 end
 
 -- Statements that note a change of the app, for a commit.

@@ -483,6 +483,7 @@ function Run:finish(state, reason, result, more)
       (SELECT 1 FROM release WHERE id = app.live AND run = ?)]], self.row.recipe, self.row.app, self.row.id },
     self:event("run.ended", { state = state, error = reason, recipe = self.row.recipe }),
     self.d.store:event("app.changed", self.row.app, nil, {}),
+    self.d.runs.forget_old(self.row.app, now),
   }
   self:set_state(state, table.move(more or {}, 1, #(more or {}), #statements + 1, statements))
   self.d.metrics.runs_ended:add(1, self.row.recipe, state)

@@ -9,6 +9,9 @@ local err = require "nd.error"
 local Plan = require "nd.service.plan"
 local Run = require "nd.service.run"
 
+local KEEP_RUNS = 500                     -- of each app, however old
+local KEEP_MS = 30 * 24 * 60 * 60 * 1000  -- and all younger ones
+
 local Runs = {}
 Runs.__index = Runs
 
@@ -100,10 +103,20 @@ function Runs:successor(row, state)
   return successor, self:record(successor, row.id)
 end
 
+-- The statement that removes old runs of an app, with their effects: those that ended over 30 days
+-- ago and have 500 newer ones, but none that made a release which is still there. A hundred at a
+-- time, oldest first, since it rides with a commit that somebody waits for.
+function Runs.forget_old(app, now)
+  return { [[DELETE FROM run WHERE id IN (SELECT id FROM run WHERE app = ?1 AND ended_at < ?2
+      AND started_at < (SELECT started_at FROM run WHERE app = ?1 ORDER BY started_at DESC LIMIT 1 OFFSET ?3)
+      AND id NOT IN (SELECT run FROM release WHERE app = ?1 AND state <> 'gone')
+      ORDER BY started_at LIMIT 100)]], app, now - KEEP_MS, KEEP_RUNS - 1 }
+end
+
 -- What was under way when the daemon ended. To be asked before anybody can start another run.
 function Runs:interrupted()
   return self.d.store:all(
-    "SELECT * FROM run WHERE state IN ('running', 'sleeping', 'rolling_back', 'cleaning')")
+    "SELECT * FROM run WHERE state NOT IN ('done', 'failed', 'cancelled')")
 end
 
 -- At start: all that goes on.
