@@ -125,7 +125,8 @@ end
 -- At start: goes on with all that drain or are kept.
 function Drain:resume()
   for _, release in ipairs(self.d.store:all(
-    "SELECT * FROM release WHERE state = 'draining' AND drain_until IS NOT NULL OR state = 'kept'")) do
+    [[SELECT * FROM release WHERE state <> 'gone' AND state IN ('draining', 'kept')
+      AND (state = 'kept' OR drain_until IS NOT NULL)]])) do
     self:take(self.d.apps:by_id(release.app), release)
   end
 end

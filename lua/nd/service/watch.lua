@@ -30,8 +30,8 @@ local function instance_of(self, id)
 end
 
 local function has_row(self, id, name)
-  return self.d.store:get(
-    "SELECT 1 AS one FROM instance WHERE gone_at IS NULL AND (container = ? OR name = ?)", id, name)
+  return self.d.store:get("SELECT 1 AS one FROM instance WHERE container = ? AND gone_at IS NULL", id)
+    or self.d.store:get("SELECT 1 AS one FROM instance WHERE name = ? AND gone_at IS NULL", name)
     or self.d.jobs:owns(name)
 end
 
@@ -173,30 +173,42 @@ function Watch:reconcile()
   d.reconciled = ok and clock.now() or d.reconciled
 end
 
--- Every instance row against its container.
-function Watch:match_rows(found)
+local MATCHED = [[SELECT instance.*, release.app, release.state AS release_state,
+  app.live, app.stopped, run.state AS run_state FROM instance
+  JOIN release ON release.id = instance.release JOIN app ON app.id = release.app
+  LEFT JOIN run ON run.app = app.id AND run.state IN ('running', 'sleeping', 'rolling_back')
+  WHERE gone_at IS NULL]]
+
+-- An instance row against its container, or nil where Docker has none.
+function Watch:match_row(row, c)
   local d = self.d
-  for _, row in ipairs(d.store:all([[SELECT instance.*, release.app, release.state AS release_state,
-    app.live, app.stopped, run.state AS run_state FROM instance
-    JOIN release ON release.id = instance.release JOIN app ON app.id = release.app
-    LEFT JOIN run ON run.app = app.id AND run.state IN ('running', 'sleeping', 'rolling_back')
-    WHERE gone_at IS NULL]])) do
-    local c = row.container and found[row.container]
-    if c then c.known = true end
-    local running = c and c.State == "running"
-    if row.live == row.release and row.stopped == 0 and not running and not row.run_state then
-      self:heal(row)
-    elseif row.live == row.release and row.stopped == 1 and running then
-      d.instances:stop(d.releases:by_id(row.release), nil, 0) -- a stop that a crash cut short
-    elseif (row.state == "running") ~= (running or false) and not row.run_state
-      and not (running and row.state == "stopping") then
-      if running and row.state == "exited" then
-        self:handle("start", row)
-      else
-        d.store:post {
-          { "UPDATE instance SET state = ? WHERE id = ?", running and "running" or "exited", row.id } }
-      end
+  if c then c.known = true end
+  local running = c and c.State == "running"
+  if row.live == row.release and row.stopped == 0 and not running and not row.run_state then
+    self:heal(row)
+  elseif row.live == row.release and row.stopped == 1 and running then
+    d.instances:stop(d.releases:by_id(row.release), nil, 0) -- a stop that a crash cut short
+  elseif (row.state == "running") ~= (running or false) and not row.run_state
+    and not (running and row.state == "stopping") then
+    if running and row.state == "exited" then
+      self:handle("start", row)
+    else
+      d.store:post {
+        { "UPDATE instance SET state = ? WHERE id = ?", running and "running" or "exited", row.id } }
     end
+  end
+end
+
+-- Every instance row against its container. Those at rest, which may be thousands, matter only
+-- where their container runs all the same.
+function Watch:match_rows(found)
+  local store = self.d.store
+  for _, row in ipairs(store:all(MATCHED .. " AND NOT (app.stopped = 1 AND instance.state = 'exited')")) do
+    self:match_row(row, row.container and found[row.container])
+  end
+  for id, c in pairs(found) do
+    local row = not c.known and c.State == "running" and store:get(MATCHED .. " AND container = ?", id)
+    if row then self:match_row(row, c) end
   end
 end
 
@@ -232,10 +244,10 @@ end
 
 -- What a run left behind because Docker was away when it ended.
 function Watch:tidy_apps()
-  for _, app in ipairs(self.d.store:all "SELECT * FROM app") do
-    if not self.d.store:get("SELECT 1 AS one FROM run WHERE app = ? AND ended_at IS NULL", app.id) then
-      self.d.releases:tidy(app)
-    end
+  for _, app in ipairs(self.d.store:all [[SELECT DISTINCT app.* FROM release JOIN app ON app.id = release.app
+    WHERE release.state <> 'gone' AND release.state IN ('created', 'healthy', 'draining', 'kept')
+    AND NOT EXISTS (SELECT 1 FROM run WHERE run.app = app.id AND ended_at IS NULL)]]) do
+    self.d.releases:tidy(app)
   end
 end
 

@@ -161,17 +161,26 @@ function Caddy:list()
   for tls, kind in pairs(KINDS) do
     local dir = self.dir .. "/routes/" .. kind
     for _, host in ipairs(names(dir)) do
-      local at = names(dir .. "/" .. host)[1]
-      if at then out[#out + 1] = { host = host, at = at, tls = tls } end
+      for _, at in ipairs(names(dir .. "/" .. host)) do
+        out[#out + 1] = { host = host, at = at, tls = tls }
+      end
     end
   end
   return out
 end
 
 function Caddy:replace(routes)
-  for host, r in pairs(routes) do self:set(host, r.at, r.tls) end
-  for _, r in ipairs(self:list()) do
-    if not routes[r.host] then self:remove(r.host) end
+  local right = {}
+  for _, is in ipairs(self:list()) do
+    local wanted = routes[is.host]
+    if not wanted then
+      self:remove(is.host)
+    else -- a host with two files is set anew
+      right[is.host] = right[is.host] == nil and is.at == wanted.at and is.tls == wanted.tls
+    end
+  end
+  for host, r in pairs(routes) do
+    if not right[host] then self:set(host, r.at, r.tls) end
   end
 end
 
