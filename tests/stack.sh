@@ -5,6 +5,8 @@
 #   stack_up DIR [NAME=VALUE...]   starts both with everything under DIR; the pairs are options of
 #                                  nextdeployd.lua that go before the ones chosen here (free ports, a
 #                                  free range). Sets stack_dir, stack_run, stack_socket, stack_http.
+#   stack_nginx_start              starts nginx as its second proxy, on stack_nginx_http; for a stack
+#                                  with the options nginx_http_port and nginx_https_port
 #   stack_daemon_start             starts nextdeployd again, as it was
 #   stack_down                     takes both down and removes all that the instance made
 #   stack_daemon_stop [SIGNAL]     ... and waits for its end
@@ -100,6 +102,20 @@ stack_caddy_start() {
   }
 }
 
+stack_nginx_up() {
+  curl -sf --max-time 2 "http://127.0.0.1:$stack_nginx_http/.nextdeploy/id"
+}
+
+stack_nginx_start() {
+  stack_nginx_http=${stack_options[nginx_http_port]}
+  nginx -c "$stack_dir/state/proxy/nginx/nginx.conf" || return 1
+  until_true 20 stack_nginx_up
+}
+
+stack_nginx_stop() {
+  [[ ! -s $stack_run/nginx/nginx.pid ]] || stop_process "$(cat "$stack_run/nginx/nginx.pid")"
+}
+
 stack_up() {
   local pair
   stack_dir=$1
@@ -136,6 +152,7 @@ stack_down() {
   local id
   stack_daemon_stop
   stop_process "$(stack_pid caddy)"
+  stack_nginx_stop
   stack_containers | while read -r id; do container_remove "$id"; done
   "$ND_BIN_DIR/nextdeployd" --config "$stack_dir/nextdeployd.lua" --remove-network \
     >>"$stack_dir/nextdeployd.log" 2>&1
