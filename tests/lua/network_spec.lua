@@ -254,6 +254,25 @@ describe("the network", function()
     assert.equal(0, #backend.tables.nat["ND-3fa2-S1"])
   end)
 
+  it("lets a change through while the rules are repaired without a pause", function()
+    net:service(key())
+    local save, done = backend.save, false
+    function backend.save(self)
+      task.sleep(1) -- as long as iptables-save takes, others can come
+      return save(self)
+    end
+    local hog = task.spawn("hog", function()
+      for _ = 1, 200 do
+        if done then return true end
+        net:repair()
+      end
+    end)
+    task.sleep(5)
+    net:switch(key(), { "10.201.128.34:80" })
+    done = true
+    assert.is_true(hog:join())
+  end)
+
   it("refuses what isn't an address and port", function()
     net:service(key())
     for _, bad in ipairs { "web:80", "10.0.0.1", "10.0.0.1:0", "10.0.0.1:65536", "10.0.0.1:80 -j X",

@@ -112,8 +112,11 @@ function network.new(o)
   }, Network)
 end
 
--- One change at a time: two that interleaved would each undo what the other had just written.
+-- One change at a time: two that interleaved would each undo what the other had just written. Who
+-- lets go and comes back at once (the watch, while others change rules all the time) finds before it
+-- whoever has waited.
 local function locked(self, fn, ...)
+  task.yield()
   while self.busy do self.free:wait() end
   self.busy = true
   local result = table.pack(pcall(fn, ...))
