@@ -42,7 +42,7 @@ struct nd_log_app {
     bool writing;             /* a job is at it */
     uint64_t runs;            /* how many were begun */
     uint64_t wrote_at;        /* ns, monotonic: when the last write began */
-    uv_timer_t timer;         /* unreferenced: a write is due */
+    uv_timer_t timer;         /* a write is due */
     bool timer_closed;
     bool failing;             /* the last write failed, which was logged */
     bool removed;             /* its files are to go */

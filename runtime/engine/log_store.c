@@ -187,7 +187,6 @@ static struct nd_log_app *new_app(struct nd_log_store *store, int64_t id, const 
     nd_list_init(&app->recent);
     nd_list_init(&app->flushes);
     uv_timer_init(&store->loop->uv, &app->timer);
-    uv_unref((uv_handle_t *)&app->timer);
     app->timer.data = app;
     nd_list_append(&store->apps, &app->link);
     nd_log_app_seal(store); /* what the last daemon had not come to */
