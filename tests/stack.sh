@@ -18,6 +18,8 @@
 #
 # In tests: `stack_new` is stack_up in a temporary directory that is taken down at the end.
 
+stack_flags=() # more words for the daemon's command line
+
 stack_free_range() {
   local taken n
   taken=$(ip route show table all; docker_api GET /networks | json '.[].IPAM.Config[]?.Subnet')
@@ -67,7 +69,7 @@ stack_daemon_ready() {
 }
 
 stack_daemon_start() {
-  setsid "$ND_BIN_DIR/nextdeployd" --config "$stack_dir/nextdeployd.lua" \
+  setsid "$ND_BIN_DIR/nextdeployd" --config "$stack_dir/nextdeployd.lua" "${stack_flags[@]}" \
     >>"$stack_dir/nextdeployd.log" 2>&1 </dev/null &
   printf '%d' $! >"$stack_dir/nextdeployd.pid"
   until_true 30 stack_daemon_ready && stack_healthy >/dev/null || {

@@ -8,6 +8,7 @@
  *   /env?name=N    that variable                  /head     the request's own head
  *   /peer          the client's address           /log?lines=N  prints so many lines
  *   /stall         never answers                  /crash    ends the process (exit 3)
+ *   /print?lines=N&rate=R&bytes=B  prints beside its other work (print.c)
  *
  * Every answer carries X-Version. Bodies are taken by Content-Length or chunked.
  */
@@ -185,6 +186,12 @@ static void on_log(struct conn *c, struct request *r)
     answer_text(c, 200, "printed\n");
 }
 
+static void on_print(struct conn *c, struct request *r)
+{
+    print_beside(parameter(r, "lines=", 10), parameter(r, "rate=", 0), parameter(r, "bytes=", 100));
+    answer_text(c, 200, "printing\n");
+}
+
 static void on_stall(struct conn *c, struct request *r)
 {
     (void)r;
@@ -224,7 +231,7 @@ static const struct {
     {"/", on_root},     {"/health", on_health}, {"/echo", on_echo},   {"/slow", on_slow},
     {"/size", on_size}, {"/status", on_status}, {"/env", on_env},     {"/head", on_head},
     {"/peer", on_peer}, {"/log", on_log},       {"/stall", on_stall}, {"/crash", on_crash},
-    {"/ws", on_socket},
+    {"/ws", on_socket}, {"/print", on_print},
 };
 
 /* Joins a chunked body in place. 1 whole, 0 more to come, -1 malformed. */

@@ -89,4 +89,8 @@ void socket_say(struct conn *c, int opcode, const void *data, size_t length);
 /* tools.c: `nd-sample env|get|cat|exit|version`, for images that hold nothing else. */
 int tool_main(int argc, char **argv);
 
+/* print.c: a process that prints `lines` lines of `bytes` bytes each, `rate` a second (0: as fast
+ * as they are taken): "NANOSECONDS NUMBER xxx...", the time being CLOCK_MONOTONIC's. */
+void print_beside(long lines, long rate, long bytes);
+
 #endif

@@ -10,6 +10,7 @@ bench_build() {
   docker_up || die "no Docker answers at $docker_socket"
   mkdir -p "$ND_ROOT/build"
   (cd "$ND_ROOT" && cmake --preset release && cmake --build build/release -j 2 --target \
-    nextdeployd ndctl nd-worker nd-init nd-sample nd-load nd-bench-deploy nd-bench-slow) \
+    nextdeployd ndctl nd-worker nd-init nd-sample nd-load nd-bench-deploy nd-bench-slow \
+    nd-bench-logs) \
     >"$ND_ROOT/build/bench.log" 2>&1 || { tail -n 20 "$ND_ROOT/build/bench.log"; die "it doesn't build"; }
 }

@@ -2,6 +2,7 @@
 --
 -- ANY /_test/echo answers a body with the same body (and its content type), and a request without
 -- one with what was understood of it. WS /_test/echo sends every message back as it came.
+-- ANY /_test/secrets?app=NAME makes the texts of its body, a JSON array, secrets of the app's log.
 -- ANY /_test/clock?shift=MS moves the daemon's wall clock away from the host's.
 
 local clock = require "clock"
@@ -27,6 +28,11 @@ local function move_clock(c)
     success = true, message = "ok", payload = { time = clock.format(clock.now()) } } }
 end
 
+local function set_secrets(c)
+  c.d.logs:set_secrets(c.d.apps:get { app = c.query.app }.id, json.decode(c.request.body))
+  return { status = 204 }
+end
+
 local function echo_messages()
   return function(ws)
     while true do
@@ -45,6 +51,8 @@ return {
     summary = "Answers what was sent.", handler = echo },
   { method = "ANY", path = "/_test/clock", id = "moveClock", permission = "none", raw = true, query = anything,
     summary = "Moves the wall clock.", handler = move_clock },
+  { method = "ANY", path = "/_test/secrets", id = "setSecrets", permission = "none", raw = true, query = anything,
+    summary = "Makes texts secrets of a log.", handler = set_secrets },
   { method = "WS", path = "/_test/echo", id = "echoMessages", permission = "none", query = anything,
     summary = "Sends every message back.", handler = echo_messages },
 }

@@ -23,7 +23,7 @@ Logs.__index = Logs
 function Logs.new(d)
   fs.mkdir(d.options.state_dir .. "/logs", 448) -- 0700
   return setmetatable({
-    d = d, secrets = {}, streams = {}, -- by container: the task that looks after its stream
+    d = d, streams = {}, -- by container: the task that looks after its stream
     store = logs.open { dir = d.options.state_dir .. "/logs", keep = d.options.log_bytes },
   }, Logs)
 end
@@ -35,7 +35,6 @@ end
 
 -- Values that must not be stored or shown, from now on; instead of those set before.
 function Logs:set_secrets(app_id, values)
-  self.secrets[app_id] = values
   local app = self.d.apps:by_id(app_id)
   if app then self:of(app.id, app.name):secrets(values) end
 end
@@ -157,7 +156,6 @@ end
 
 -- With the app goes its log.
 function Logs:forget(app)
-  self.secrets[app.id] = nil
   local ok, e = pcall(function() self:of(app.id, app.name):remove() end)
   if not ok and e.code == "cancelled" then error(e, 0) end
   if not ok then log.warn(("the log of %s can't be removed: %s"):format(app.name, tostring(e))) end
