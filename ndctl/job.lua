@@ -111,6 +111,7 @@ return {
       args = { { "app" }, { "process" }, { "argument", many = true, optional = true } },
       options = { { "wait", type = "flag", negatable = true, default = true,
         doc = "stay until it has ended (the default), or return as soon as it began" } },
+      permission = "deploy", json = "Job",
       notes = { "Further arguments, after --, are added to its command." },
       examples = {
         { "ndctl job run shop report" },
@@ -129,20 +130,23 @@ return {
           doc = "only those in this state" },
         { "limit", type = "int", least = 1, most = 200, default = 20, value = "N", doc = "how many" },
       },
+      permission = "read", json = "Job[]",
       examples = { { "ndctl job list" }, { "ndctl job list shop --process report --json" } },
       run = list,
     },
     {
       name = "show",
       summary = "Show one job with its last lines.",
-      args = { { "job" } },
+      args = { { "job", complete = "jobs" } },
+      permission = "read", json = "Job",
       examples = { { "ndctl job show 17" } },
       run = show,
     },
     {
       name = "cancel",
       summary = "End a job: SIGTERM, ten seconds, SIGKILL.",
-      args = { { "job" } },
+      args = { { "job", complete = "jobs" } },
+      permission = "deploy", json = "Job",
       examples = { { "ndctl job cancel 17" } },
       run = function(ctx)
         local job = ctx.client():call("POST", "/jobs/" .. ctx.args.job .. "/cancel", { timeout_ms = 60000 })

@@ -98,6 +98,14 @@ function kinds.tokens(state)
   return found
 end
 
+function kinds.jobs(state)
+  local found = {}
+  for i, job in ipairs(ask(state, "/jobs", { limit = 30 })) do
+    found[i] = { tostring(job.id), ("%s of %s, %s"):format(job.process, job.app, job.state) }
+  end
+  return found
+end
+
 function kinds.registries(state)
   local found = {}
   for i, row in ipairs(ask(state, "/registries")) do found[i] = { row.host, row.username } end

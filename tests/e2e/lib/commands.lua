@@ -17,7 +17,7 @@ local BIN, WORK = os.getenv "ND_BIN_DIR", os.getenv "ND_WORK"
 local HOST, TCP, VIEWER = os.getenv "NDCTL_HOST", os.getenv "ND_TCP", os.getenv "ND_VIEWER"
 local PATH = BIN .. ":" .. os.getenv "PATH"
 
-local run_id, kept
+local run_id, job_id, kept
 local untouched = false -- nothing ran since `web` was looked at that could have changed it
 
 -- What the examples' names stand for here.
@@ -26,7 +26,7 @@ local function names()
     ["nginx:1.27"] = "nd-cli-commands:v1", ["nginx:1.28"] = "nd-cli-commands:v2",
     ["api:v2"] = "nd-cli-commands:v2", ["nginx:alpine"] = "nd-cli-commands:v2",
     ["registry.example.com"] = os.getenv "ND_REGISTRY",
-    ["open sesame"] = os.getenv "ND_REGISTRY_PASSWORD", ["6h2k9xq4mz"] = run_id, ["7"] = kept,
+    ["open sesame"] = os.getenv "ND_REGISTRY_PASSWORD", ["6h2k9xq4mz"] = run_id, ["7"] = kept, shop = "web", ["17"] = job_id,
     ["/etc/nextdeploy/nextdeployd.lua"] = "nextdeployd.lua", ["http://127.0.0.1:8371"] = TCP,
     ["/api/health"] = "/health", ["/up"] = "/health",
   }
@@ -130,6 +130,8 @@ local before = {
       task.sleep(50)
     end
   end,
+  ["job show"] = function() job_id = done({ "job", "run", "web", "nap", "--no-wait" }):match("%d+") end,
+  ["job cancel"] = function() job_id = done({ "job", "run", "web", "nap", "--no-wait" }):match("%d+") end,
   ["recipe new"] = function() fs.remove(WORK .. "/fresh", { recursive = true }) end,
   ["token rm"] = function() ndctl { "token", "create", "--name", "ci" } end,
   ["token create"] = function()
@@ -211,7 +213,7 @@ local function of_nobody(row)
   if not spec or spec.many or spec.choices then return nil end
   local kind = spec.complete or spec[1]
   if not ({ app = true, recipes = true, recipe = true, runs = true, contexts = true, tokens = true,
-    registries = true, apps = true })[kind] then return nil end
+    registries = true, apps = true, jobs = true })[kind] then return nil end
   for _, example in ipairs(row.examples) do
     local words, options = quietly(row, example)
     local at = path_length(row)
