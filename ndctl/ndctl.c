@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "bind/bind.h"
 #include "script/embed.h"
+#include "parsers.h"
 #include "script/task.h"
 #include "term.h"
 
@@ -55,7 +56,8 @@ static void on_command_end(void *arg, lua_State *L, int status)
 static bool load_command(lua_State *L, int argc, char **argv)
 {
     luaL_requiref(L, "term", ndctl_open_term, 0);
-    lua_pop(L, 1);
+    luaL_requiref(L, "parsers", ndctl_open_parsers, 0);
+    lua_pop(L, 2);
     if (nd_embed_load(L, "ndctl.main") != LUA_OK || lua_pcall(L, 0, 1, 0) != LUA_OK)
         return false;
     lua_createtable(L, argc, 0);

@@ -7,11 +7,12 @@
 --
 --   permission   what the daemon asks for: "read", "deploy", "admin"; "local" needs no daemon
 --   json         the shape of its --json: the name of a schema in /openapi.json ("Run", "Run[]" for a
---                list, "Event lines" for one a line), a JSON Schema, or false where there is none
+--                list, "Event lines" for one a line), a JSON Schema (lines = true), or false
 --   conflict     true: refused with exit status 5 while another run of the app is live
 --   errors       {name = N}: the exit status for a name that there isn't, where that isn't 4
 --   complete     of an argument or option: the kind of name it takes (lib/complete.lua)
---   examples     {line, what it does, and for the tests: status = its exit status if not 0, stdin =,
+--   examples     {line, what it does, and for the tests: status = its exit status if not 0, stdin =
+--                its bytes, file = the file that they are in,
 --                answer = what is typed when it asks, project = true if it needs a ./nextdeploy.lua,
 --                follows = true if it ends only when interrupted, skip = why it can't be run}
 
@@ -24,6 +25,7 @@ commands.groups = {
   { "Watch", { "status", "apps", "ps", "logs", "events", "runs", "job", "metrics", "top" } },
   { "Set up", { "proxy", "recipe", "token", "registry", "context", "config", "completion", "doctor", "version",
     "help" } },
+  { "For scripts", { "debug" } },
 }
 
 function commands.names()

@@ -26,7 +26,8 @@ local function names()
     ["nginx:1.27"] = "nd-cli-commands:v1", ["nginx:1.28"] = "nd-cli-commands:v2",
     ["api:v2"] = "nd-cli-commands:v2", ["nginx:alpine"] = "nd-cli-commands:v2",
     ["registry.example.com"] = os.getenv "ND_REGISTRY",
-    ["open sesame"] = os.getenv "ND_REGISTRY_PASSWORD", ["6h2k9xq4mz"] = run_id, ["7"] = kept, shop = "web", ["17"] = job_id,
+    ["open sesame"] = os.getenv "ND_REGISTRY_PASSWORD", ["6h2k9xq4mz"] = run_id, ["7"] = kept,
+    ["17"] = job_id, shop = "web",
     ["/etc/nextdeploy/nextdeployd.lua"] = "nextdeployd.lua", ["http://127.0.0.1:8371"] = TCP,
     ["/api/health"] = "/health", ["/up"] = "/health",
   }
@@ -84,6 +85,7 @@ end
 local function check_json(row, line, r)
   local shape = line:find(" --plan", 1, true) and "Plan" or row.json
   local lines = type(shape) == "string" and shape:match("^(.*) lines$")
+    or type(shape) == "table" and shape.lines and shape
   local count = 0
   local function check(text)
     local value = json.decode(text)
@@ -151,7 +153,8 @@ local before = {
 local function look_after_web()
   if not web_is_well() then
     for _, image in ipairs { "nd-cli-commands:v1", "nd-cli-commands:v2" } do
-      done { "deploy", image, "--app", "web", "--file", "project/nextdeploy.lua", "--yes", "--drain", "1s", "--quiet" }
+      done { "deploy", image, "--app", "web", "--file", "project/nextdeploy.lua", "--yes", "--drain", "1s",
+        "--quiet" }
     end
   end
   run_id = json.decode(done { "runs", "list", "--app", "web", "--limit", "1", "--json" })[1].id
@@ -170,14 +173,18 @@ local function example_of(row)
   end
 end
 
+local function stdin_of(example)
+  if example.file then return fs.read(WORK .. "/" .. example.file) end
+  return example.stdin and example.stdin:gsub("open sesame", os.getenv "ND_REGISTRY_PASSWORD")
+end
+
 local function run_example(row, example, more, env)
   prepare(row)
   local words = words_of(example[1])
   for _, word in ipairs(more or {}) do words[#words + 1] = word end
   local answer = example.answer and (names()[example.answer] or example.answer)
-  local stdin = example.stdin and example.stdin:gsub("open sesame", os.getenv "ND_REGISTRY_PASSWORD")
-  return ndctl(words, { env = env, stdin = stdin, answer = answer, follows = example.follows,
-    project = example.project }), words
+  return ndctl(words, { env = env, stdin = stdin_of(example), answer = answer,
+    follows = example.follows, project = example.project }), words
 end
 
 -- ---- errors ----
@@ -194,7 +201,8 @@ local function quietly(row, example)
   elseif example.answer then
     words[#words + 1] = "--yes"
   end
-  return words, { stdin = example.stdin or "x\n", follows = example.follows, project = example.project }
+  return words, { stdin = stdin_of(example) or "x\n", follows = example.follows,
+    project = example.project }
 end
 
 local function try(row, example, env, more)
