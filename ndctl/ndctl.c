@@ -12,8 +12,8 @@
 
 #include "base/log.h"
 #include "bind/bind.h"
-#include "script/embed.h"
 #include "parsers.h"
+#include "script/embed.h"
 #include "script/task.h"
 #include "term.h"
 

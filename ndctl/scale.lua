@@ -29,6 +29,7 @@ return {
     "New instances get traffic once they are healthy; of too many, the last ones drain and are "
       .. "removed. The release stays the same, and later deploys begin with this number.",
   },
+  permission = "deploy", json = "AppStatus", conflict = true,
   examples = {
     { "ndctl scale web 3" },
     { "ndctl scale shop web=3 worker=5" },

@@ -117,6 +117,11 @@ function web_is_well()
     return web_is_well()
   end
   kept = app and app.previous and tostring(app.previous)
+  -- Kept releases and many instances would use up the addresses of its network.
+  if app and (app.release or 0) >= 6 or #(app and app.instances or {}) > 2 then
+    ndctl { "destroy", "web", "--yes" }
+    return false
+  end
   return kept and app.status == "running" and app.image:find("nd-cli-commands", 1, true)
 end
 
@@ -127,7 +132,7 @@ local before = {
   end,
   ["diff"] = function() ndctl { "destroy", "web", "--env", "staging", "--yes" } end,
   ["doctor"] = function() -- rules of a change just made may still be on their way
-    for _ = 1, 100 do
+    for _ = 1, 20 do
       if ndctl({ "doctor" }).status == 0 then return end
       task.sleep(50)
     end
