@@ -122,6 +122,21 @@ local function debug_jwt(ctx)
   out.json { header = token.header, claims = token.claims, verified = o.key_file ~= nil }
 end
 
+-- One expression a line; `#` begins a comment.
+local function debug_cron(ctx)
+  local cron, count = require "cron", 0
+  for line in (read_all():gsub("\n?$", "\n")):gmatch("([^\n]*)\n") do
+    local expression = line:match("^%s*(.-)%s*$")
+    if expression ~= "" and expression:sub(1, 1) ~= "#" then
+      count = count + 1
+      local parsed = judge(cron.parse, expression)
+      parsed.expression = expression
+      if not ctx.options.check then out.print(json.encode(parsed)) end
+    end
+  end
+  if count == 0 then fail.usage("there is no expression on stdin") end
+end
+
 local function debug_sigv4()
   local request = judge(json.decode, read_all())
   if type(request) ~= "table" then fail.usage("a request is a JSON object") end
@@ -200,6 +215,14 @@ return {
       notes = { "What was written to stderr goes to stderr; --json prints a line for each frame." },
       examples = { { "ndctl debug stdcopy", "of stdin", stdin = "\1\0\0\0\0\0\0\3hi\n" } },
       run = debug_stdcopy,
+    },
+    tool {
+      name = "cron", json = object_lines,
+      summary = "Check cron expressions, one a line; print what each stands for.",
+      options = { { "check", type = "flag", doc = "write nothing" } },
+      notes = { "`ndctl cron next` says when one is due." },
+      examples = { { "ndctl debug cron", "of stdin", stdin = "*/15 9-17 * * mon-fri\n@daily\n" } },
+      run = debug_cron,
     },
     tool {
       name = "metrics", json = object_lines,

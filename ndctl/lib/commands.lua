@@ -25,7 +25,7 @@ commands.groups = {
   { "Watch", { "status", "apps", "ps", "logs", "events", "runs", "job", "metrics", "top" } },
   { "Set up", { "proxy", "recipe", "token", "registry", "context", "config", "completion", "doctor", "version",
     "help" } },
-  { "For scripts", { "debug" } },
+  { "For scripts", { "cron", "debug" } },
 }
 
 function commands.names()

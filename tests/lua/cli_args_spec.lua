@@ -102,10 +102,11 @@ describe("every command", function()
   local commands = require "ndctl.lib.commands"
   local help = require "ndctl.help"
 
-  -- Splits a line of a shell without quotes.
+  -- Splits a line of a shell; words with blanks are in double quotes.
   local function words_of(line)
     local words = {}
-    for word in line:gmatch("%S+") do words[#words + 1] = word end
+    local plain = line:gsub('"([^"]*)"', function(word) return (word:gsub(" ", "\1")) end)
+    for word in plain:gmatch("%S+") do words[#words + 1] = word:gsub("\1", " ") end
     return words
   end
 

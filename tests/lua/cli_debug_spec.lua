@@ -136,6 +136,20 @@ add("a/h", tarfile.LNKTYPE, "a/f"); add("a/", tarfile.DIRTYPE)]])
     fs.remove(dir, { recursive = true })
   end)
 
+  it("reads cron expressions, and says when they are due", function()
+    assert.same({ 0, 30 }, json.decode(good({ "cron" }, "# twice an hour\n*/30 * * * *\n")).minutes)
+    bad({ "cron" }, "60 * * * *\n", "minute")
+    bad({ "cron" }, "@dayly\n", ".")
+    assert.equal(2, debug({ "cron" }, "\n").status)
+    local r = support.ndctl { "cron", "next", "30 2 * * *", "--tz", "Europe/Berlin", "-n", "3",
+      "--from", "2026-03-28T00:00:00Z" }
+    assert.equal("2026-03-28T01:30:00.000Z\n2026-03-29T01:00:00.000Z\n2026-03-30T00:30:00.000Z\n", r.stdout)
+    for _, words in ipairs { { "* * *" }, { "0 0 30 2 *" }, { "@daily", "--tz", "Mars/Olympus" },
+      { "@daily", "--from", "noon" } } do
+      assert.equal(2, support.ndctl({ "cron", "next", table.unpack(words) }).status, words[1])
+    end
+  end)
+
   it("signs requests for S3", function()
     local r = json.decode(good({ "sigv4" }, json.encode { method = "GET", host = "examplebucket.s3.amazonaws.com",
       path = "/test.txt", region = "us-east-1", service = "s3", time = "20130524T000000Z",
