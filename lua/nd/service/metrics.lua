@@ -99,8 +99,8 @@ local INSTANCES = [[SELECT instance.name, instance.container, instance.process, 
   WHERE gone_at IS NULL AND container IS NOT NULL AND state = 'running'
   ORDER BY project, environment, app, process, number, position]]
 
--- Asks Docker for the pids that aren't known; where it is away, or the container isn't running,
--- they stay unknown.
+-- -> container -> {pid}. Asks Docker for those that aren't known; where it is away, or the container
+-- isn't running, they stay unknown.
 function Metrics:find_pids(rows)
   local known, unknown, now = {}, {}, clock.monotonic()
   for _, row in ipairs(rows) do
@@ -124,6 +124,7 @@ function Metrics:find_pids(rows)
   local askers = {}
   for i = 1, math.min(AT_ONCE, #unknown) do askers[i] = ask end
   if #askers > 0 then tasks.all("metrics", askers) end
+  return known
 end
 
 -- {time (UTC ms), at (ms, monotonic), host, containers = list of {row, usage}}
@@ -131,10 +132,9 @@ function Metrics:read()
   local o = self.d.options
   local roots = { proc_root = o.proc_root, sys_root = o.sys_root, disk_path = o.state_dir }
   local rows = self.d.store:all(INSTANCES)
-  self:find_pids(rows)
-  local asked, whose = {}, {}
+  local pids, asked, whose = self:find_pids(rows), {}, {}
   for _, row in ipairs(rows) do
-    local pid = self.pids[row.container].pid
+    local pid = pids[row.container].pid
     if pid then
       asked[#asked + 1] = { pid = pid, id = row.container }
       whose[#asked] = row
@@ -145,8 +145,8 @@ function Metrics:read()
   for i, usage in ipairs(usages) do
     if usage then
       reading.containers[#reading.containers + 1] = { row = whose[i], usage = usage }
-    elseif self.pids[whose[i].container] then
-      self.pids[whose[i].container].pid = nil -- it ended, or Docker has restarted it
+    else
+      pids[whose[i].container].pid = nil -- it ended, or Docker has restarted it
     end
   end
   return reading

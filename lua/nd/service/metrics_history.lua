@@ -108,12 +108,19 @@ end
 
 -- ---- what is kept ----
 
+-- Two decimals, and none where they are zeros; what more there is in a float isn't true.
+local function rounded(value)
+  if not value then return json.null end
+  value = math.floor(value * 100 + 0.5) / 100
+  return math.tointeger(value) or value
+end
+
 -- {metric: [mean, most]} of a subject in the 5 minutes from `from`, and of how many samples.
 local function summary(subject, ring, from)
   local out, samples = {}, 0
   for i, name in ipairs(columns_of(subject).names) do
     local means, mosts = ring:range(i, from, from + ROW, ROW)
-    if means[1] then out[name] = json.array { means[1], mosts[1] } end
+    if means[1] then out[name] = json.array { rounded(means[1]), rounded(mosts[1]) } end
   end
   if not next(out) then return nil end
   for _, known in ipairs((ring:range(1, from, from + ROW, SLOW))) do
@@ -126,7 +133,7 @@ end
 -- restart in between, the row with more samples stays.
 function History:keep(time, all)
   local last = time // ROW * ROW
-  if not self.kept then self.kept = last end
+  if not self.kept or self.kept > last then self.kept = last end -- or the clock was set back
   if last <= self.kept and not all then return end
   local statements = {}
   for from = math.max(self.kept, last - 6 * ROW), all and last or last - ROW, ROW do
@@ -228,9 +235,6 @@ local function checked(q, now)
   q.points = (q.to - q.from) // q.step
   return q
 end
-
--- Two decimals; what more there is in a float isn't true.
-local function rounded(value) return value and math.floor(value * 100 + 0.5) / 100 or json.null end
 
 -- app: a row, or nil for the host. q: {metric, process, from, to, step (ms)} -> MetricRange
 function History:range(app, q)
