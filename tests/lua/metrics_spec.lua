@@ -163,6 +163,20 @@ describe("metrics", function()
     assert.equal(3, reading.containers[1].row.restarts)
   end)
 
+  it("ask Docker for no more than a hundred containers at a time", function()
+    local statements = {}
+    for i = 1, 250 do
+      statements[i] = { [[INSERT INTO instance (release, process, position, name, container, address, state)
+        VALUES (1, 'web', ?, ?, ?, '10.0.0.3', 'running')]], i + 1, "nd-shop-x" .. i, ("%064x"):format(i) }
+    end
+    d.store:commit(statements)
+    d.docker.inspect = function() asked = asked + 1 end -- there are no such containers
+    for i, wanted in ipairs { 100, 200, 251, 251 } do
+      assert.equal(0, #d.metrics:read().containers, i)
+      assert.equal(wanted, asked)
+    end
+  end)
+
   it("do without Docker", function()
     d.docker.inspect = function() error(require "nd.error".new("docker_unreachable", "away"), 0) end
     assert.equal(0, #d.metrics:read().containers)

@@ -24,7 +24,9 @@ local History = require "nd.service.metrics_history"
 local tasks = require "nd.tasks"
 
 local SLOW_MS, FAST_MS = 10000, 1000
-local AGAIN_MS = 10000       -- between two questions for the pid of one container
+local AGAIN_MS = 10000       -- between two questions for the pid of one container; doubled each time,
+local AGAIN_MOST_MS = 10 * 60 * 1000 -- up to this
+local QUESTIONS = 100        -- to Docker for pids, of one reading
 local LATE_MS = 2            -- a timer may fire a little early
 local APART_MS = 500         -- readings closer together say too little of a rate
 local AT_ONCE = 8            -- questions to Docker
@@ -105,8 +107,11 @@ function Metrics:find_pids(rows)
   local known, unknown, now = {}, {}, clock.monotonic()
   for _, row in ipairs(rows) do
     local entry = self.pids[row.container]
-    if not entry or not entry.pid and (entry.started_at ~= row.started_at or now - entry.asked >= AGAIN_MS) then
-      entry = { asked = now, started_at = row.started_at }
+    if not entry or entry.started_at ~= row.started_at then
+      entry = { due = now, wait = AGAIN_MS, pid = entry and entry.pid, started_at = row.started_at }
+    end
+    if not entry.pid and now >= entry.due and #unknown < QUESTIONS then
+      entry.due, entry.wait = now + entry.wait, math.min(entry.wait * 2, AGAIN_MOST_MS)
       unknown[#unknown + 1] = { id = row.container, entry = entry }
     end
     known[row.container] = entry
