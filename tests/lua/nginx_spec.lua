@@ -167,11 +167,36 @@ describe("nginx", function()
     assert.truthy(report.kinds.new.ok > 100)
   end)
 
-  it("says so when nothing answers, and sends a POST no second time", function()
+  it("says so when nothing answers", function()
     p:set("late.test", "127.0.0.1:" .. port_none, "off")
     local r = get "late.test"
     assert.equal(502, r.status)
     assert.truthy(r.body:find("nothing answers for late.test", 1, true))
+  end)
+
+  it("sends a POST no second time to an app that died of it", function()
+    local seen = dir .. "/seen"
+    fs.write(seen, "")
+    children.late = edge.background("rude app", { "python3", "-c", [[
+import socket, sys
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(("127.0.0.1", int(sys.argv[1])))
+s.listen(9)
+while True:
+    c, _ = s.accept()
+    line = c.recv(65536).split(b"\r\n")[0]
+    open(sys.argv[2], "ab").write(line + b"\n")
+    c.close()
+]], tostring(port_none), seen })
+    p:set("rude.test", "127.0.0.1:" .. port_none, "off")
+    wait_for("the app", function() return get("rude.test").status == 502 and #fs.read(seen) > 0 end)
+    local before = #fs.read(seen)
+    local r = http.request { url = "http://127.0.0.1:" .. http_port .. "/once", method = "POST",
+      headers = { Host = "rude.test" }, body = "x", timeout_ms = 8000 }
+    assert.equal(502, r.status)
+    assert.equal("POST /once HTTP/1.1\n", fs.read(seen):sub(before + 1))
+    stop "late"
   end)
 
   it("shows who comes that a host is under maintenance", function()

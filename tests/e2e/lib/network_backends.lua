@@ -90,6 +90,22 @@ describe("the iptables backend", function()
         net:ensure_bridge(KEY)
         net:switch(KEY, { "10.77.128.34:80", "10.77.128.35:80" })
         assert.is_nil(net:repair())
+        local tcp, udp = { port = 5432 }, { port = 53, proto = "udp" }
+        for _, key in ipairs { tcp, udp } do
+          for k, v in pairs(KEY) do key[k] = v end
+          net:switch_all { { key = key, targets = { "10.77.128.34:7" }, published = {
+            { port = 5432, from = { "10.0.0.0/8", "192.0.2.7/32", "0.0.0.0/0" } },
+            { port = 15432, from = {} } } } }
+          assert.is_nil(net:repair())
+        end
+        net:hold(KEY, true)
+        assert.is_nil(net:repair())
+        net:switch(KEY, { "10.77.128.36:80" })
+        assert.is_nil(net:repair())
+        net:hold(KEY, false)
+        assert.is_nil(net:repair())
+        for _, key in ipairs { tcp, udp } do net:remove(key) end
+        assert.is_nil(net:repair())
         net:remove(KEY)
         assert.is_nil(net:repair())
         net:switch(KEY, { "10.77.128.34:80" })
