@@ -85,6 +85,38 @@ local function new(ctx)
     .. "--plan"):format(name, name))
 end
 
+local units = { [""] = 1, k = 1 << 10, m = 1 << 20, g = 1 << 30 }
+
+local function bytes_of(size)
+  local number, unit = size:lower():match("^(%d+)([kmg]?)$")
+  if not number then fail.usage(("--memory takes a size such as 64m, not '%s'"):format(size)) end
+  return tonumber(number) * units[unit]
+end
+
+-- Only in the sandbox: where a daemon is to act, it is `ndctl run recipe`.
+local function run_file(ctx)
+  local fs, json = require "fs", require "json"
+  local o, path = ctx.options, ctx.args.file
+  if not o.sandbox then
+    fail.usage("ndctl recipe run needs --sandbox", "ndctl run recipe runs one for an app, by the daemon")
+  end
+  if not fs.exists(path) then fail.raise("not_found", ("there is no file %s"):format(path)) end
+  local lines = json.array {}
+  local value = require("ndctl.lib.sandbox").run {
+    name = (path:match("([^/]+)%.lua$") or path:match("[^/]+$")):gsub("[^%w_-]", "_"),
+    source = fs.read(path), params = require("ndctl.lib.params").read(o.params),
+    memory = bytes_of(o.memory), cpu_seconds = o.cpu, timeout_ms = text.parse_duration(o.timeout),
+    log = function(line)
+      lines[#lines + 1] = line
+      if not o.json then out.print(text.clean(tostring(line))) end
+    end,
+  }
+  if o.json then return out.json { logs = lines, value = value } end
+  if value ~= nil and value ~= true then
+    out.print(type(value) == "string" and text.clean(value) or json.encode(value))
+  end
+end
+
 return {
   name = "recipe",
   summary = "List, show, check and begin recipes.",
@@ -113,6 +145,29 @@ return {
       options = {}, permission = "read", json = "Recipe",
       examples = { { "ndctl recipe check ./canary" }, { "ndctl recipe check nightly.lua" } },
       run = check,
+    },
+    {
+      name = "run",
+      summary = "Run a file in a recipe's sandbox, without a daemon: what it prints and returns.",
+      usage = { "recipe run --sandbox FILE [--PARAMETER VALUE ...] [options]" },
+      args = { { "file" } },
+      free = "params",
+      options = {
+        { "sandbox", type = "flag", doc = "needed: elsewhere recipes are run by ndctl run recipe" },
+        { "memory", value = "SIZE", default = "64m", doc = "the most memory it may use" },
+        { "cpu", type = "int", least = 1, most = 3600, default = 10, value = "SECONDS",
+          doc = "so long it may compute" },
+        { "timeout", type = "duration", default = "60s", doc = "so long it may take, sleep included" },
+      },
+      notes = {
+        "No effect acts: time passes and prints are told, everything else is refused (no_daemon).",
+        "Exit status: 0 it ended well, 1 it raised an error, 2 it isn't Lua, 3 it asked for what the "
+          .. "sandbox doesn't have, 6 it ran out of time, 8 out of memory.",
+      },
+      permission = "local",
+      json = { type = "object", required = { "logs" }, properties = { logs = { type = "array" } } },
+      examples = { { "ndctl recipe run --sandbox nightly.lua --app web", status = 3 } },
+      run = run_file,
     },
     {
       name = "new",

@@ -1,0 +1,100 @@
+-- lib/sandbox.lua - runs a Lua file as a recipe is run, in a locked-in nd-worker, without a daemon.
+--
+-- The file may be a recipe or any chunk. Time passes, and logs are told; every other effect is refused,
+-- since there is nobody to act. Errors say which limit ended it: recipe_syntax, recipe_memory,
+-- recipe_timeout, sandbox_killed (a system call that a worker may not make), no_daemon; whatever the
+-- file raises is passed on.
+
+local clock = require "clock"
+local fail = require "ndctl.lib.fail"
+local task = require "task"
+
+local sandbox = {}
+
+local SIGKILL, SIGXCPU, SIGSYS = 9, 24, 31
+
+local exits = { recipe_syntax = 2, sandbox_killed = 3, no_daemon = 3, recipe_timeout = 6, recipe_memory = 8 }
+
+-- Loads the file where an error of its own is already told as the run's.
+local wrapper = [[
+return recipe { summary = "A file in the sandbox.", params = {}, run = function(_, params)
+  local value = require(%q)
+  if type(value) == "table" and type(value.run) == "function" then return value.run(params) end
+  return value
+end }
+]]
+
+local function raise(code, message, hint)
+  local e = fail.new(code, message, hint)
+  e.exit = exits[code] or 1
+  error(e, 0)
+end
+
+local effects = {
+  ["time.now"] = function() return clock.now() end,
+  -- No longer than the file may take: what comes after finds its time over.
+  ["time.sleep"] = function(deadline, ms)
+    task.sleep(math.max(0, math.min(math.tointeger(tonumber(ms)) or 0, deadline - clock.monotonic())))
+  end,
+  uuid = function() return require("crypto").uuid() end,
+}
+
+local function answer(effect, deadline)
+  local act = effects[effect.name]
+  if not act then
+    return { type = "answer", n = effect.n, ok = false, error = { code = "no_daemon",
+      message = effect.name .. " needs a daemon, and the sandbox has none" } }
+  end
+  return { type = "answer", n = effect.n, ok = true, value = act(deadline, table.unpack(effect.args or {})) }
+end
+
+-- The worker ended without a last word.
+local function judge(status, o)
+  if status.signal == SIGXCPU or status.signal == SIGKILL then
+    raise("recipe_timeout", ("it computed for more than %d s"):format(o.cpu_seconds))
+  elseif status.signal == SIGSYS then
+    raise("sandbox_killed", "it made a system call that a recipe may not make")
+  end
+  raise("worker_died", ("its process ended with status %d, signal %d"):format(status.status, status.signal))
+end
+
+local function out_of_time(o)
+  raise("recipe_timeout", ("it had not ended after %d s"):format(o.timeout_ms // 1000))
+end
+
+local function receive(w, o, deadline)
+  local ok, frame = pcall(w.recv, w, math.max(deadline - clock.monotonic(), 1))
+  if ok and frame then return frame end
+  if not ok and frame.code == "timeout" then
+    out_of_time(o)
+  elseif not ok then
+    error(frame, 0)
+  end
+  judge(w:wait(), o)
+end
+
+-- o: name (of the file, for messages), source, params, memory (bytes), cpu_seconds, timeout_ms,
+-- log(line). Returns what the file, or its recipe, returned.
+function sandbox.run(o)
+  local chunk, why = load(o.source, "@" .. o.name .. ".lua", "t", {})
+  if not chunk then raise("recipe_syntax", why) end
+  local w <close> = require("worker").spawn { memory = o.memory, cpu_seconds = o.cpu_seconds }
+  w:send { type = "start", run = "sandbox", entry = "sandbox-entry.lua", mode = "run", seed = 1, params = {},
+    state = o.params, files = { ["sandbox-entry.lua"] = wrapper:format(o.name), [o.name .. ".lua"] = o.source } }
+  local deadline, asked = clock.monotonic() + o.timeout_ms, {}
+  while true do
+    local frame = receive(w, o, deadline)
+    for _, line in ipairs(frame.logs or {}) do
+      o.log(type(line) == "table" and (line.text or line.line or line.message) or line)
+    end
+    if frame.type == "failed" then raise(frame.error.code, frame.error.message, frame.error.hint) end
+    if frame.type == "done" then return frame.value end
+    if frame.type == "continue_as" then return nil end
+    table.move(frame.effects or {}, 1, #(frame.effects or {}), #asked + 1, asked)
+    local reply = asked[1] and answer(table.remove(asked, 1), deadline)
+    if clock.monotonic() >= deadline then out_of_time(o) end
+    if reply then w:send(reply) end
+  end
+end
+
+return sandbox
