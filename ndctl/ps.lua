@@ -16,7 +16,7 @@ return {
   run = function(ctx)
     local c = ctx.client()
     local apps = ctx.args.app
-      and { c:call("GET", "/status", { query = c:scoped { app = ctx.args.app } }) } or c:apps()
+      and { (c:call("GET", "/status", { query = c:scoped { app = ctx.args.app } })) } or c:apps()
     local rows = require("json").array {}
     for _, app in ipairs(apps) do
       for _, instance in ipairs(outcome.present(app.instances) or {}) do
