@@ -198,22 +198,24 @@ function Runs:show(id)
 end
 
 function Runs:list(filter)
-  local where, args = { "1 = 1" }, {}
-  local function add(clause, value)
+  local apps, where, args = {}, {}, {}
+  local function add(list, clause, value)
     if value == nil then return end
-    where[#where + 1] = clause
+    list[#list + 1] = clause
     args[#args + 1] = value
   end
-  add("app.name = ?", filter.app)
-  add("app.project = ?", filter.project)
-  add("app.environment = ?", filter.environment)
-  add("run.state = ?", filter.state)
-  add("run.id < ?", filter.before)
+  add(apps, "name = ?", filter.app)
+  add(apps, "project = ?", filter.project)
+  add(apps, "environment = ?", filter.environment)
+  if #apps > 0 then -- an app's runs are found by `run_app`, those of all by `run_started`
+    where[1] = ("app IN (SELECT id FROM app WHERE %s)"):format(table.concat(apps, " AND "))
+  end
+  add(where, "state = ?", filter.state)
+  add(where, "id < ?", filter.before)
   args[#args + 1] = math.min(filter.limit or 20, 200)
   local list = json.array {}
-  for i, row in ipairs(self.d.store:all(([[SELECT run.* FROM run JOIN app ON app.id = run.app
-    WHERE %s ORDER BY started_at DESC, run.rowid DESC LIMIT ?]]):format(table.concat(where, " AND ")),
-    table.unpack(args))) do
+  for i, row in ipairs(self.d.store:all(("SELECT * FROM run %s ORDER BY started_at DESC, rowid DESC LIMIT ?"):format(
+    #where > 0 and "WHERE " .. table.concat(where, " AND ") or ""), table.unpack(args))) do
     list[i] = self:describe(row)
   end
   return list
