@@ -104,15 +104,15 @@ function M.services(config)
 end
 
 -- The further ports of a process: those it publishes, and those its routes name. Their services are
--- NAME.ports, since 80 may be one of them: {process, name, port, target, proto, published = {{port,
--- from}, ...}}.
+-- NAME.ports, since 80 may be one of them: {process, name, port, target, replicas, proto, published =
+-- {{port, from}, ...}}.
 function M.ports(config)
   local list, by_port = {}, {}
   local function service(process, target, proto)
     local key = process.name .. " " .. target .. proto
     if not by_port[key] then
       by_port[key] = { process = process.name, name = process.name .. ".ports", port = target,
-        target = target, proto = proto, published = json.array {} }
+        target = target, replicas = process.replicas, proto = proto, published = json.array {} }
       list[#list + 1] = by_port[key]
     end
     return by_port[key]
