@@ -26,6 +26,7 @@ local EFFECTS = 10000        -- per run
 local ASLEEP_MS = 60000      -- a run that sleeps longer gives up its process
 local RESULT_BYTES = 64 * 1024
 local AWAY_MS = 10 * 60 * 1000 -- how long cleaning up waits for a Docker that is away
+local RETRY_MS = 1000          -- between tries to record how it ended, while the database refuses
 local FAILING_MS = 3000        -- ... and how long it tries what fails otherwise
 local away = { docker_unreachable = true, docker_timeout = true, docker_protocol = true, docker_error = true }
 
@@ -461,7 +462,7 @@ function Run:clean_up(reason)
     { "UPDATE run SET error = ? WHERE id = ?", json.encode(reason), self.row.id } })
   self:interrupt()
   self:settle()
-  self.d.releases:tidy(self.app)
+  self.d.releases:tidy(self.app, self.row.id)
   self:finish("done", reason)
 end
 
@@ -525,7 +526,7 @@ function Run:drive(w, stuck)
     end
     if how == "done" then
       self:interrupt()
-      self.d.releases:tidy(self.app)
+      self.d.releases:tidy(self.app, self.row.id)
       return self:finish("done", nil, value)
     elseif how == "continue_as" then
       self:interrupt()
@@ -601,7 +602,7 @@ function Run:go(w, stuck)
     end
     if not ok and not self.d.stopping then
       log.error(("run %s: %s"):format(self.row.id, tostring(e.traceback or e)))
-      pcall(self.finish, self, "failed", err.from(e))
+      while not self.d.stopping and not pcall(self.finish, self, "failed", err.from(e)) do task.sleep(RETRY_MS) end
     end
     self.d.runs.live[self.row.id] = nil
     self.ended:notify()

@@ -5,6 +5,7 @@ local crypto = require "crypto"
 local db = require "db"
 local json = require "json"
 local log = require "log"
+local task = require "task"
 local err = require "nd.error"
 local Plan = require "nd.service.plan"
 local Run = require "nd.service.run"
@@ -74,13 +75,14 @@ function Runs:start(request)
   row.app = app.id
   local statements = self:record(row)
   table.insert(statements, 1, d.recipes.keep(bundle))
-  local ok, e = pcall(d.store.try, d.store, statements)
-  if not ok then
+  -- What is recorded must be driven: a task of its own, which goes on where the caller is cancelled.
+  return task.spawn("start run " .. row.id, function()
+    local ok, e = pcall(d.store.try, d.store, statements)
+    if ok then return self:begin(row, w) end
     w:kill()
     if e.code == "constraint" then self:conflict(app) end
     error(e, 0)
-  end
-  return self:begin(row, w)
+  end):join()
 end
 
 -- Drives a run that is recorded. `w`: a worker that has loaded its recipe already, or nil.
@@ -152,7 +154,7 @@ end
 
 -- Waits until the run has ended; returns its row.
 function Runs:wait(run)
-  while run:is_live() do run.ended:wait(1000) end
+  while self.live[run.row.id] == run do run.ended:wait(1000) end
   return self:get(run.row.id)
 end
 
