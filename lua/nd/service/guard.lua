@@ -78,20 +78,22 @@ function Guard:failed(app, release, w, why)
   end
   local before = self:predecessor(app, release.id)
   if not before or w.went_back or not json.decode(release.config).go_back then return end
-  w.went_back = true
-  d.store:post { { "UPDATE release SET was_healthy = 0 WHERE id = ?", release.id } }
-  log.warn(("%s: release %d failed (%s), going back to release %d"):format(app.name,
-    release.number, why, before.number))
   local ok, e = pcall(d.runs.start, d.runs, {
     app = app, recipe = "rollback", owner = "guard", at = clock.now(),
     params = { app = app.name, to = before.number },
   })
-  if not ok then log.error(("%s: can't go back: %s"):format(app.name, tostring(e))) end
+  if not ok and e.code == "run_conflict" then return end -- when that has ended, if it still fails
+  w.went_back = true
+  if not ok then return log.error(("%s: can't go back: %s"):format(app.name, tostring(e))) end
+  log.warn(("%s: release %d failed (%s), going back to release %d"):format(app.name,
+    release.number, why, before.number))
+  d.store:post { { "UPDATE release SET was_healthy = 0 WHERE id = ?", release.id } }
 end
 
--- At start: every app with a live release.
+-- At start: every app with a live release that nobody has stopped.
 function Guard:resume()
-  for _, app in ipairs(self.d.store:all("SELECT * FROM app WHERE live IS NOT NULL AND stopped = 0")) do
+  for _, app in ipairs(self.d.store:all [[SELECT app.* FROM app JOIN release ON release.id = app.live
+    WHERE stopped = 0 AND release.state = 'live']]) do
     self:watch(app, self.d.releases:by_id(app.live))
   end
 end
