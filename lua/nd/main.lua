@@ -116,15 +116,16 @@ local function recover(interrupted)
   d.proxy:watch()
   d.watch:start()
   d.metrics:start()
-  d.runs:resume(interrupted)
-  d.drain:resume()
+  d.drain:resume() -- before the runs, which may have a release back from it
   d.guard:resume()
+  d.runs:resume(interrupted)
   d.jobs:resume()
   d.schedule:start()
 end
 
 local function serve(o, programs)
-  d = { options = o, version = M.version, started = clock.monotonic(), stop_signal = task.signal() }
+  d = { options = o, version = M.version, started = clock.monotonic(), stop_signal = task.signal(),
+    recovering = task.signal() }
   fs.mkdir(o.state_dir, 448) -- 0700
   local lock <close> = fs.lock(o.state_dir .. "/lock") -- luacheck: ignore
   o.init_path = programs .. "/nd-init"
@@ -136,6 +137,9 @@ local function serve(o, programs)
   listen(o)
   log.info(("nextdeployd %s, instance %s, on %s and %s"):format(M.version, d.store.instance, o.socket, o.listen))
   recover(interrupted)
+  local recovered = d.recovering
+  d.recovering = nil
+  recovered:notify()
   log.info(("ready after %d ms"):format(clock.monotonic() - d.started))
   if not d.stopping then d.stop_signal:wait() end
   for _, door in ipairs(d.doors) do door:close(GRACE_MS) end

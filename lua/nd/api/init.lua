@@ -193,6 +193,11 @@ local function query_of(route, request)
   return query
 end
 
+-- Nothing is changed before what was under way when the daemon ended goes on. Looking is possible.
+local function await_recovery(d, request)
+  while d.recovering and request.method ~= "GET" and request.method ~= "HEAD" do d.recovering:wait(1000) end
+end
+
 local function handle(d, request)
   local user = user_of(d, request)
   local route, path = match(request)
@@ -203,6 +208,7 @@ local function handle(d, request)
   end
   request.operation = route.id
   authorize(route, user)
+  await_recovery(d, request)
   local c = { d = d, path = path, user = user, request = request, query = query_of(route, request),
     body = read_body(route, request) }
   if request.websocket then return { upgrade = route.handler(c) } end

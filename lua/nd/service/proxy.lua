@@ -118,7 +118,7 @@ end
 function Proxy:start()
   self:write_config()
   for _, name in ipairs(ORDER) do
-    if used(self, name) then self.drivers[name]:sync() end
+    if used(self, name) then pcall(self.drivers[name].sync, self.drivers[name]) end -- else the watch does
   end
 end
 
