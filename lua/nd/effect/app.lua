@@ -149,6 +149,7 @@ M["app.switch"] = {
   label = function(app, release) return ("switch %s to %s"):format(app, number(release)) end,
   act = function(ctx, _, handle)
     local release = releases(ctx):get(ctx.app, handle.release)
+    releases(ctx):check_runs(ctx.app, release)
     local result = ctx.d.traffic:switch(ctx.app, release)
     pcall(warn_unserved, ctx, release) -- it has happened, also if somebody cancels now
     return result

@@ -335,6 +335,8 @@ end
 -- Removes the app and all that is its own.
 function Apps:destroy(app)
   local d = self.d
+  local _ <close> = d.releases:stops(app)
+  d.store:commit { { "UPDATE app SET stopped = 1 WHERE id = ?", app.id } } -- nobody brings back what goes
   d.jobs:halt_all(app, "the app was destroyed")
   self:set_routes(app, {})
   for _, key in ipairs(d.network:services_of(Apps.net(app))) do d.network:remove(key) end
@@ -342,12 +344,15 @@ function Apps:destroy(app)
     d.releases:remove(app, release, 10)
   end
   d.network:remove_bridge(Apps.net(app))
-  d.store:commit {
+  local ok, e = pcall(d.store.try, d.store, {
     { "UPDATE app SET live = NULL WHERE id = ?", app.id },
-    { "DELETE FROM app WHERE id = ?", app.id },
+    { [[DELETE FROM app WHERE id = ? AND NOT EXISTS (SELECT 1 FROM run WHERE run.app = app.id
+      AND state IN ('running', 'sleeping', 'rolling_back'))]], app.id, expect = 1 },
     d.store:event("app.removed", db.null, nil, { app_name = app.name }),
-  }
-  d.logs:forget(app)
+  })
+  if ok then return d.logs:forget(app) end
+  d.runs:conflict(app) -- a run that has begun since
+  if self:by_id(app.id) then error(e, 0) end
 end
 
 return Apps

@@ -38,14 +38,13 @@ function Drain:take(app, release)
   self:cut_oldest(app)
 end
 
--- Gives a release up: somebody else decides about it now.
+-- Gives a release up: somebody else decides about it now, once what was being done is over.
 function Drain:leave(release)
   local driver = self.active[release.id]
+  if not driver or driver:name() == task.current() then return end
   self.active[release.id] = nil
-  if driver and driver:name() ~= task.current() then
-    driver:cancel()
-    driver:wait()
-  end
+  driver:cancel()
+  driver:wait()
 end
 
 function Drain:cut_oldest(app)
@@ -95,15 +94,21 @@ function Drain:stop_deaf(release)
   if #rows > 0 then self.d.instances:stop(release, rows) end
 end
 
+local function retired(release)
+  return release and (release.state == "draining" or release.state == "kept")
+end
+
 function Drain:drive(app, id)
   local releases = self.d.releases
   local release = releases:by_id(id)
+  if not retired(release) then return end
   self.d.instances:set_restart(release, "no")
   if release.state == "draining" then
     self:stop_deaf(release)
     local cut, peers = self:wait_idle(release, release.drain_until)
     fault.hit "release.drained"
     if cut > 0 then self.d.metrics.cuts:add(cut, app.project, app.environment, app.name) end
+    if not retired(releases:by_id(id)) then return end
     self.d.instances:stop(release)
     fault.hit "release.stopped"
     if release.keep_ms == 0 then return releases:remove(app, release, 0) end
@@ -118,7 +123,7 @@ function Drain:drive(app, id)
   end
   if release.state == "kept" and release.keep_until then
     task.sleep(math.max(0, release.keep_until - clock.now()))
-    releases:remove(app, release, 0)
+    if retired(releases:by_id(id)) then releases:remove(app, release, 0) end
   end
 end
 

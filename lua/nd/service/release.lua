@@ -8,6 +8,7 @@
 -- is that of traffic.lua.
 
 local clock = require "clock"
+local db = require "db"
 local fault = require "fault"
 local json = require "json"
 local log = require "log"
@@ -20,7 +21,9 @@ local DRAIN_MS = 30 * 1000
 local Releases = {}
 Releases.__index = Releases
 
-function Releases.new(d) return setmetatable({ d = d }, Releases) end
+function Releases.new(d)
+  return setmetatable({ d = d, stopping = {} --[[ app.id -> how many are at it ]] }, Releases)
+end
 
 -- ---- looking up ----
 
@@ -152,6 +155,7 @@ function Releases:start(ctx, image, options)
     app.id, release.number, release.image, release.image_id, release.config, release.run, ctx.key,
     clock.now() } })
   release = d.store:get("SELECT * FROM release WHERE key = ?", ctx.key)
+  self:check_writers(app, spec, release) -- again: another app may have begun to start one as well
   local ok, e = pcall(d.instances.start, d.instances, app, release, self:instances(release), ctx.key, found, net)
   if not ok then error(explain_start(e, release), 0) end
   d.store:post { self:changed(app, release, "created") }
@@ -197,15 +201,32 @@ end
 function Releases:offline(app)
   local d, live = self.d, self:live(app)
   d.guard:leave(app)
+  if live then
+    d.store:commit {
+      { "UPDATE app SET live = NULL, updated_at = ? WHERE id = ?", clock.now(), app.id },
+      { "UPDATE release SET state = 'draining' WHERE id = ? AND state = 'live'", live.id },
+      d.store:event("app.changed", app.id, nil, {}),
+    }
+  end
   d.apps:set_routes(app, {})
   d.traffic:silence(app)
-  if not live then return end
-  d.store:commit {
-    { "UPDATE app SET live = NULL, updated_at = ? WHERE id = ?", clock.now(), app.id },
-    { "UPDATE release SET state = 'draining' WHERE id = ? AND state = 'live'", live.id },
-    d.store:event("app.changed", app.id, nil, {}),
-  }
   d.schedule:look(app)
+end
+
+-- Raises unhealthy where an instance has ended since it was healthy: nobody is to be sent there.
+function Releases:check_runs(app, release)
+  if self:live(app) and self:live(app).id == release.id then return end
+  local rows = self:instances(release)
+  for _, row in ipairs(rows) do
+    local found = row.state ~= "running" and self.d.docker:inspect(row.container or row.name)
+    if row.state ~= "running" and not (found and found.State.Running) then
+      err.raise("unhealthy", ("release %d is not healthy: its instance %s has ended"):format(release.number, row.name),
+        ("see its last lines: `ndctl logs %s`; the old version was not touched"):format(app.name))
+    end
+  end
+  if #rows == 0 then
+    err.raise("unhealthy", ("release %d has no instance"):format(release.number), "start it first")
+  end
 end
 
 function Releases:check_not_live(app, release)
@@ -229,16 +250,19 @@ function Releases:retire(app, release, options)
   return { release = release.number, drain = drain, keep = keep }
 end
 
--- At the end of a run: retires what it replaced without saying how, and removes what it started and
--- did not switch to.
-function Releases:tidy(app)
+-- At the end of a run: retires what it replaced without saying how, removes what it started and did
+-- not switch to, and has driven what was retired by somebody who was interrupted. What another run
+-- is at is left to that. `run`: its id, or nil.
+function Releases:tidy(app, run)
   local ok, e = pcall(function()
     self.d.store:commit {} -- a switch may have been the last thing, and is posted
     for _, release in ipairs(self.d.store:all([[SELECT release.* FROM release JOIN app ON app.id = release.app
-      WHERE app.id = ? AND release.id IS NOT app.live AND (release.state IN ('created', 'healthy')
-      OR release.state = 'draining' AND drain_until IS NULL OR release.state = 'kept' AND keep_until IS NULL)]],
-      app.id)) do
-      if release.state == "draining" or release.state == "kept" then
+      WHERE app.id = ? AND release.id IS NOT app.live AND release.state IN ('created', 'healthy', 'draining', 'kept')
+      AND NOT EXISTS (SELECT 1 FROM run WHERE run.app = app.id AND run.id IS NOT ?
+      AND run.state IN ('running', 'sleeping', 'rolling_back'))]], app.id, run or db.null)) do
+      if release.state == "draining" and release.drain_until or release.state == "kept" and release.keep_until then
+        if not self.d.drain.active[release.id] then self.d.drain:take(app, release) end
+      elseif release.state == "draining" or release.state == "kept" then
         self:retire(app, release, {})
       elseif release.live_at then
         self:deactivate(app, release)
@@ -271,15 +295,25 @@ end
 
 -- ---- going back ----
 
+-- Has it all its instances? Not if its removal was interrupted.
+local function whole(self, release)
+  local count = 0
+  for _, process in ipairs(Process.list(json.decode(release.config), Process.LONG)) do
+    count = count + process.replicas
+  end
+  return #self:instances(release) >= count
+end
+
 -- Makes a release run: as it does already (draining), its stopped containers (kept), or new ones
 -- from its image (gone).
 function Releases:activate(ctx, release)
   local d, app = self.d, ctx.app
   d.drain:leave(release)
+  d.store:commit {}
   release = self:by_id(release.id) -- its time may just have been up
   if release.state == "live" then return self:handle(app, release) end
   self:check_writers(app, json.decode(release.config), release)
-  if release.state == "gone" then
+  if release.state == "gone" or not whole(self, release) then
     self:remove_by_key(app, release.key)
     local image, net, list = d.instances:prepare(app, release, json.decode(release.config))
     d.instances:record(release, list,
@@ -337,6 +371,21 @@ end
 
 -- ---- stop and restart, as a person asks ----
 
+-- Until it is closed, whoever asked for the app's stop sees to it.
+function Releases:stops(app)
+  self.stopping[app.id] = (self.stopping[app.id] or 0) + 1
+  return setmetatable({}, { __close = function()
+    local others = self.stopping[app.id] - 1
+    self.stopping[app.id] = others > 0 and others or nil
+  end })
+end
+
+-- Is it as it was before a long wait? Else somebody has decided otherwise, who sees to it.
+local function unchanged(self, app, release, stopped)
+  app = self.d.apps:by_id(app.id)
+  return app and app.live == release.id and app.stopped == stopped
+end
+
 function Releases:user_stop(app)
   local d = self.d
   local release = self:live(app)
@@ -344,12 +393,14 @@ function Releases:user_stop(app)
     err.raise("app_not_live", ("'%s' has no live release to stop"):format(app.name),
       "`ndctl status " .. app.name .. "`")
   end
+  local _ <close> = self:stops(app)
   d.store:commit { { "UPDATE app SET stopped = 1, updated_at = ? WHERE id = ?", clock.now(), app.id } }
   d.guard:leave(app)
   d.traffic:silence(app)
   d.schedule:look(app)
   d.jobs:halt_all(app, "the app was stopped")
   d.drain:wait_idle(release, clock.now() + DRAIN_MS)
+  if not unchanged(self, app, release, 1) then return end
   d.instances:stop(release)
   d.store:commit { d.store:event("app.changed", app.id, nil, { status = "stopped" }) }
 end
@@ -364,10 +415,13 @@ function Releases:user_start(app)
   d.guard:leave(app)
   d.store:commit { { "UPDATE app SET stopped = 0, updated_at = ? WHERE id = ?", clock.now(), app.id } }
   d.instances:wake(app, release)
-  d.health:wait({ app = app, progress = function() end, asked_at = clock.now() }, release, nil, 0)
+  local quiet = { app = app, progress = function() end, asked_at = clock.now() }
+  local ok, e = pcall(d.health.wait, d.health, quiet, release, nil, 0)
+  if not unchanged(self, app, release, 0) then return end
   d.traffic:retarget(app)
   d.guard:watch(app, release)
   d.schedule:look(app)
+  if not ok then error(e, 0) end
   d.store:commit { d.store:event("app.changed", app.id, nil, { status = "running" }) }
 end
 

@@ -609,6 +609,4 @@ function Run:go(w, stuck)
   end)
 end
 
-function Run:is_live() return live(self.row.state) or self.row.state == "cleaning" end
-
 return { new = Run.new, start_worker = Run.start_worker, EFFECTS = EFFECTS }

@@ -131,30 +131,33 @@ end
 -- After a switch that failed or was interrupted: traffic and host names are those of what is live.
 function Traffic:put_back(app) return deciding(self, app, put_back) end
 
+local function silence(self, app) self.d.network:switch_all(wanted(self, app, nil)) end
+
 -- Nothing of the app gets new connections any more.
-function Traffic:silence(app) self.d.network:switch_all(wanted(self, app, nil)) end
+function Traffic:silence(app) return deciding(self, app, silence) end
+
+local function differs(self, list)
+  for _, w in ipairs(list) do
+    if table.concat(w.targets, " ") ~= table.concat(self.d.network:targets(w.key), " ") then return true end
+  end
+end
 
 local function retarget(self, app)
   self.d.store:commit {} -- a switch may just have been recorded
   app = self.d.apps:by_id(app.id)
   local live = app and app.live and self.d.releases:by_id(app.live)
   if not live or app.stopped == 1 then return end
-  self.d.network:switch_all(wanted(self, app, live))
+  local list = wanted(self, app, live)
+  if differs(self, list) then self.d.network:switch_all(list) end
 end
 
 -- Sends the services' traffic to those instances of the live release that run.
 function Traffic:retarget(app) return deciding(self, app, retarget) end
 
-local function differs(self, app)
-  for _, w in ipairs(wanted(self, app, self.d.releases:live(app))) do
-    if table.concat(w.targets, " ") ~= table.concat(self.d.network:targets(w.key), " ") then return true end
-  end
-end
-
 -- At start: the database says what is live; the rules may be one switch behind or ahead.
 function Traffic:retarget_all()
   for _, app in ipairs(self.d.store:all("SELECT * FROM app WHERE live IS NOT NULL AND stopped = 0")) do
-    if differs(self, app) then
+    if differs(self, wanted(self, app, self.d.releases:live(app))) then
       local ok, e = pcall(self.retarget, self, app)
       if not ok then log.warn(("can't send the traffic of %s to its release: %s"):format(app.name, tostring(e))) end
     end

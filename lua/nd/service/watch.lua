@@ -21,7 +21,9 @@ local Watch = {}
 Watch.__index = Watch
 
 function Watch.new(d)
-  return setmetatable({ d = d, unknown = json.array {}, stranger = task.signal() }, Watch)
+  return setmetatable({ d = d, unknown = json.array {}, stranger = task.signal(),
+    starting = {}, -- [instance.id] = the task that waits until a restarted one answers
+  }, Watch)
 end
 
 local function instance_of(self, id)
@@ -35,13 +37,21 @@ local function has_row(self, id, name)
     or self.d.jobs:owns(name)
 end
 
+-- The row of an instance, if it is still one that should run. A live release that isn't in the state
+-- `live` was stopped by a run; when that has ended, it is nobody's any more.
+local function should_run(self, id)
+  return self.d.store:get([[SELECT instance.*, release.app FROM instance
+    JOIN release ON release.id = instance.release JOIN app ON app.live = release.id
+    WHERE instance.id = ? AND gone_at IS NULL AND app.stopped = 0 AND (release.state = 'live' OR NOT EXISTS
+    (SELECT 1 FROM run WHERE run.app = app.id AND run.state IN ('running', 'sleeping', 'rolling_back')))]], id)
+end
+
 -- ---- events ----
 
 local handlers = {}
 
 local function ended(self, row, event)
   local d = self.d
-  local app = d.apps:by_id(row.app)
   local code = tonumber(event.Actor.Attributes.exitCode)
   d.store:commit {
     { "UPDATE instance SET state = 'exited', exit_code = ? WHERE id = ? AND state <> 'gone'",
@@ -49,8 +59,10 @@ local function ended(self, row, event)
     d.store:event("instance.died", row.app, nil, { name = row.name, exit_code = code }),
     { "UPDATE app SET updated_at = ? WHERE id = ?", clock.now(), row.app },
   }
-  if app.live ~= row.release or app.stopped == 1 or row.state == "stopping" then return end
-  d.traffic:retarget(app)
+  local ok, e = pcall(d.traffic.retarget, d.traffic, { id = row.app }) -- after a switch that is being made
+  if not ok then log.warn(("%s ended and may still get traffic: %s"):format(row.name, tostring(e))) end
+  local app = d.apps:by_id(row.app)
+  if not app or app.live ~= row.release or app.stopped == 1 or row.state == "stopping" then return end
   d.guard:nudge(app, true)
   self:revive_later(row)
 end
@@ -58,12 +70,8 @@ end
 -- Docker restarts what crashed, but not what somebody else stopped or killed: that is for us.
 function Watch:revive_later(row)
   task.sleep(REVIVE_MS)
-  local now = self.d.store:get([[SELECT instance.*, release.app, release.state AS release_state, app.live,
-    app.stopped FROM instance
-    JOIN release ON release.id = instance.release JOIN app ON app.id = release.app
-    WHERE instance.id = ? AND gone_at IS NULL]], row.id)
-  if not now or now.live ~= now.release or now.stopped == 1 or now.state == "running"
-    or now.release_state ~= "live" then return end -- `kept`: a run has stopped it
+  local now = should_run(self, row.id)
+  if not now or now.state == "running" then return end
   local found = self.d.docker:inspect(now.container)
   if not found or not (found.State.Running or found.State.Restarting) then self:heal(now) end
 end
@@ -73,7 +81,9 @@ handlers.die = ended
 -- A live instance that Docker restarted gets traffic once it answers.
 function handlers.start(self, row)
   local d = self.d
-  if row.state ~= "exited" then return end -- a first start: whoever asked for it looks after it
+  d.store:commit {} -- its death may just have been told
+  row = instance_of(self, row.container)
+  if not row or row.state ~= "exited" then return end -- a first start: whoever asked for it looks after it
   local app = d.apps:by_id(row.app)
   local release = d.releases:by_id(row.release)
   if app.live == row.release then
@@ -89,15 +99,23 @@ function handlers.start(self, row)
       clock.now(), row.id },
     d.store:event("instance.started", row.app, nil, { name = row.name }),
   }
-  if app.live == row.release then d.traffic:retarget(app) end
+  d.traffic:retarget(app)
 end
 
+-- A death ends what is done about the start before it.
 function Watch:handle(action, row, event)
-  task.spawn("event " .. action, function()
+  local starting = self.starting[row.id]
+  if action == "start" and starting then return end
+  if starting then starting:cancel() end
+  self.starting[row.id] = nil
+  local handler
+  handler = task.spawn("event " .. action, function()
     local ok, e = pcall(handlers[action], self, row, event)
+    if self.starting[row.id] == handler then self.starting[row.id] = nil end
     if ok or e.code == "cancelled" then return end
     log.warn(("Docker's event %s of %s: %s"):format(action, row.name, tostring(e)))
   end)
+  if action == "start" then self.starting[row.id] = handler end
 end
 
 function Watch:on_event(event)
@@ -158,12 +176,12 @@ end
 function Watch:reconcile()
   local d = self.d
   local ok, e = pcall(function()
-    local found = {}
+    local rows, found = self:rows(), {} -- in this order: Docker's word is the newer one
     for _, c in ipairs(d.docker:list { all = true,
       labels = { ["nextdeploy.instance"] = d.store.instance } }) do
       found[c.Id] = c
     end
-    self:match_rows(found)
+    self:match_rows(rows, found)
     self:judge_strangers(found)
     self:tidy_apps()
     d.jobs:sweep()
@@ -179,35 +197,44 @@ local MATCHED = [[SELECT instance.*, release.app, release.state AS release_state
   LEFT JOIN run ON run.app = app.id AND run.state IN ('running', 'sleeping', 'rolling_back')
   WHERE gone_at IS NULL]]
 
+-- A stop that a crash cut short, of an app that nobody is stopping.
+function Watch:finish_stop(id)
+  local d = self.d
+  local app = d.apps:by_id(id)
+  if app and app.stopped == 1 and not d.releases.stopping[id] then d.releases:user_stop(app) end
+end
+
 -- An instance row against its container, or nil where Docker has none.
 function Watch:match_row(row, c)
-  local d = self.d
   if c then c.known = true end
   local running = c and c.State == "running"
   if row.live == row.release and row.stopped == 0 and not running and not row.run_state then
     self:heal(row)
   elseif row.live == row.release and row.stopped == 1 and running then
-    d.instances:stop(d.releases:by_id(row.release), nil, 0) -- a stop that a crash cut short
+    task.spawn("stop " .. row.name, self.finish_stop, self, row.app)
   elseif (row.state == "running") ~= (running or false) and not row.run_state
     and not (running and row.state == "stopping") then
     if running and row.state == "exited" then
       self:handle("start", row)
     else
-      d.store:post {
-        { "UPDATE instance SET state = ? WHERE id = ?", running and "running" or "exited", row.id } }
+      self.d.store:post { { "UPDATE instance SET state = ? WHERE id = ? AND state = ?",
+        running and "running" or "exited", row.id, row.state } }
     end
   end
 end
 
--- Every instance row against its container. Those at rest, which may be thousands, matter only
--- where their container runs all the same.
-function Watch:match_rows(found)
-  local store = self.d.store
-  for _, row in ipairs(store:all(MATCHED .. " AND NOT (app.stopped = 1 AND instance.state = 'exited')")) do
-    self:match_row(row, row.container and found[row.container])
-  end
+-- The rows to match: those at rest, which may be thousands, matter only where their container runs
+-- all the same.
+function Watch:rows()
+  return self.d.store:all(MATCHED .. " AND NOT (app.stopped = 1 AND instance.state = 'exited')")
+end
+
+-- Every instance row against its container. It may take long: what is done about one is decided by
+-- what is true then.
+function Watch:match_rows(rows, found)
+  for _, row in ipairs(rows) do self:match_row(row, row.container and found[row.container]) end
   for id, c in pairs(found) do
-    local row = not c.known and c.State == "running" and store:get(MATCHED .. " AND container = ?", id)
+    local row = not c.known and c.State == "running" and self.d.store:get(MATCHED .. " AND container = ?", id)
     if row then self:match_row(row, c) end
   end
 end
@@ -215,6 +242,7 @@ end
 -- Starts an instance of a live release that should run.
 function Watch:heal(row)
   local d = self.d
+  if not should_run(self, row.id) then return end
   local app, release = d.apps:by_id(row.app), d.releases:by_id(row.release)
   log.info(("starting %s, which should run"):format(row.name))
   local ok, e = pcall(function()
@@ -255,7 +283,7 @@ end
 function Watch:set_policies()
   for _, app in ipairs(self.d.store:all("SELECT * FROM app WHERE live IS NOT NULL AND stopped = 0")) do
     local live = self.d.releases:live(app)
-    if live.state == "live" then self.d.instances:set_restart(live, "unless-stopped") end
+    if live and live.state == "live" then self.d.instances:set_restart(live, "unless-stopped") end
   end
 end
 

@@ -1,0 +1,294 @@
+-- spine_spec.lua - what a person, a run, the reconciler and Docker's events ask for at the same time.
+
+local task = require "task"
+local World = require "tests.lua.spine_world"
+
+describe("when two meet:", function()
+  local w, d
+
+  before_each(function()
+    w = World.new()
+    d = w.d
+  end)
+
+  after_each(function() w:close() end)
+
+  local function state(name) return w:row("SELECT state FROM instance WHERE name = ?", name).state end
+  local function targets(app) return table.concat(d.network:targets(d.apps.service(app)), " ") end
+
+  it("the reconciler leaves an app alone that is draining to its stop", function()
+    local app = w:app("shop")
+    d.network.connected = 1
+    local stop = task.spawn("stop", function() d.releases:user_stop(app) end)
+    w:until_true(function() return targets(app) == "" end)
+    d.watch:reconcile()
+    assert.equal(0, w:count "stop id-shop-1-1")
+    d.network.connected = 0
+    stop:join()
+    assert.equal(1, w:count "stop id-shop-1-1")
+  end)
+
+  it("the reconciler finishes a stop that a crash cut short, connections included", function()
+    local app = w:app("shop")
+    d.store:commit { { "UPDATE app SET stopped = 1 WHERE id = ?", app.id } }
+    d.network.connected = 1
+    d.watch:reconcile()
+    w:until_true(function() return targets(app) == "" end)
+    assert.equal(0, w:count "stop id-shop-1-1")
+    d.network.connected = 0
+    w:until_true(function() return w:count "stop id-shop-1-1" == 1 end)
+  end)
+
+  it("a restart during a stop's drain isn't stopped afterwards", function()
+    local app, release = w:app("shop")
+    d.network.connected = 1
+    local stop = task.spawn("stop", function() d.releases:user_stop(app) end)
+    w:until_true(function() return targets(app) == "" end)
+    d.releases:user_start(app)
+    d.network.connected = 0
+    stop:join()
+    assert.equal(0, w:count "stop id-shop-1-1")
+    assert.equal(release.id, d.guard.watched[app.id].release)
+    assert.equal("10.0.1.1:8080", targets(app))
+  end)
+
+  it("a stop while a restart waits for health is respected", function()
+    local app = w:app("shop")
+    local healthy = task.signal()
+    d.health.wait = function() healthy:wait() end
+    local start = task.spawn("start", function() d.releases:user_start(app) end)
+    w:until_true(function() return w:count "inspect shop-1-1" > 0 end)
+    task.sleep(20)
+    d.releases:user_stop(app)
+    healthy:notify()
+    start:join()
+    assert.is_nil(d.guard.watched[app.id])
+    assert.equal("", targets(app))
+  end)
+
+  it("an app that is being destroyed gets neither traffic nor containers back", function()
+    local app = w:app("shop", 2)
+    w:before("stop", function(id)
+      if id == "id-shop-1-2" then task.sleep(100) end
+    end)
+    local reconcile = task.spawn("reconcile", function()
+      task.sleep(60)
+      d.watch:reconcile()
+    end)
+    d.apps:destroy(app)
+    reconcile:join()
+    task.sleep(20)
+    assert.is_nil(next(d.network.services))
+    assert.is_nil(next(d.docker.containers))
+  end)
+
+  it("an app whose next run has begun is not destroyed under it", function()
+    local app = w:app("shop")
+    w:before("remove", function()
+      d.store:commit {
+        { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('h', 'b', '{}', 1)" },
+        { [[INSERT INTO run (id, app, recipe, bundle, params, seed, state, owner, started_at)
+          VALUES ('r2', ?, 'b', 'h', '{}', 1, 'running', 'me', 1)]], app.id } }
+    end)
+    d.runs.conflict = function() error(task.error { code = "run_conflict", message = "r2" }, 0) end
+    local ok, e = pcall(d.apps.destroy, d.apps, app)
+    assert.is_false(ok)
+    assert.equal("run_conflict", e.code)
+    assert.is_table(d.apps:by_id(app.id))
+  end)
+
+  it("an instance that died while Docker's restart of it was probed isn't taken for running", function()
+    local app = w:app("shop")
+    w:event("die", "shop-1-1")
+    w:until_true(function() return state "shop-1-1" == "exited" end)
+    local looked = task.signal()
+    d.health.probe = function()
+      looked:wait()
+      return true
+    end
+    w:event("start", "shop-1-1")
+    task.sleep(20)
+    d.docker.containers["shop-1-1"].State.Running = false
+    w:event("die", "shop-1-1")
+    task.sleep(20)
+    looked:notify()
+    task.sleep(20)
+    assert.equal("exited", state "shop-1-1")
+    assert.equal("", targets(app))
+  end)
+
+  it("a restart that Docker tells of in one breath with the death is seen", function()
+    local app = w:app("shop")
+    w:event("die", "shop-1-1")
+    w:event("start", "shop-1-1")
+    w:until_true(function() return targets(app) == "10.0.1.1:8080" and state "shop-1-1" == "running" end)
+  end)
+
+  it("a death right after the switch is the new release's", function()
+    local app = w:app("shop", 2)
+    local new = w:release(app, 2, "healthy", 2)
+    d.traffic:switch(app, new) -- recorded, not yet committed
+    d.docker.containers["shop-2-1"].State.Running = false
+    w:event("die", "shop-2-1")
+    w:until_true(function() return targets(app) == "10.0.2.2:8080" end)
+  end)
+
+  it("a death during the switch is seen once it is made", function()
+    local app = w:app("shop", 2)
+    local new = w:release(app, 2, "healthy", 2)
+    local switch_all = d.network.switch_all
+    d.network.switch_all = function(...)
+      d.network.switch_all = nil
+      w:event("die", "shop-2-1")
+      task.sleep(50)
+      switch_all(...)
+    end
+    d.traffic:switch(app, new)
+    w:until_true(function() return targets(app) == "10.0.2.2:8080" end)
+  end)
+
+  it("traffic isn't switched to a release of which an instance has ended", function()
+    local app = w:app("shop")
+    local new = w:release(app, 2, "healthy", 2)
+    local switch = require("nd.effect").find "app.switch"
+    d.docker.containers["shop-2-2"].State.Running = false
+    w:event("die", "shop-2-2")
+    w:until_true(function() return state "shop-2-2" == "exited" end)
+    local ok, e = pcall(switch.act, { d = d, app = app }, "shop", { release = new.number })
+    assert.is_false(ok)
+    assert.equal("unhealthy", e.code)
+    assert.equal("10.0.1.1:8080", targets(app))
+  end)
+
+  it("the reconciler acts on what is true when it acts, not when it looked", function()
+    local first, second = w:app("first"), w:app("second")
+    for _, name in ipairs { "first-1-1", "second-1-1" } do
+      d.docker.containers[name].State.Running = false
+    end
+    local once
+    w:before("start", function()
+      if once then return end
+      once = true
+      d.store:commit { { "UPDATE app SET stopped = 1" } }
+    end)
+    d.watch:reconcile()
+    local started = w:count "start id-first-1-1" + w:count "start id-second-1-1"
+    assert.equal(1, started, first.name .. second.name)
+  end)
+
+  it("a stop between looking at Docker and at the rows doesn't bring a kept release back", function()
+    local app = w:app("shop")
+    local old = w:release(app, 2, "kept", 1)
+    w:before("list", function()
+      d.docker.hooks.list = nil
+      task.spawn("late", function() d.instances:stop(old) end)
+      task.sleep(50)
+    end)
+    local list = d.docker.list
+    d.docker.list = function(...)
+      local found = list(...) -- as it was before
+      for _, c in ipairs(found) do c.State = "running" end
+      return found
+    end
+    d.watch:reconcile()
+    task.sleep(50)
+    assert.equal("exited", state "shop-2-1")
+  end)
+
+  it("a release that is live again is not removed when its time as a kept one is up", function()
+    local app = w:app("shop")
+    local old = w:release(app, 2, "kept", 1)
+    d.store:commit { { "UPDATE release SET keep_until = ? WHERE id = ?", require "clock".now() + 60, old.id } }
+    d.drain:take(app, d.releases:by_id(old.id))
+    d.store:commit { { "UPDATE release SET state = 'live', keep_until = NULL WHERE id = ?", old.id } }
+    task.sleep(120)
+    assert.equal(0, w:count "remove id-shop-2-1")
+  end)
+
+  it("a release whose removal was only posted is made anew, not woken", function()
+    local app = w:app("shop")
+    local old = w:release(app, 2, "kept", 1)
+    d.store:commit { { "UPDATE release SET keep_until = 1 WHERE id = ?", old.id } }
+    local woken
+    d.instances.wake = function() woken = true end
+    d.instances.prepare = function() return nil, nil, {} end
+    w:before("remove", function() task.sleep(20) end)
+    d.drain:take(app, d.releases:by_id(old.id))
+    local leave = d.drain.leave
+    d.drain.leave = function(...) -- the drain ends by itself at that moment
+      while task.current() == "busted" and d.drain.active[old.id] do task.sleep(0) end
+      return leave(...)
+    end
+    d.releases:activate({ app = app, key = "k" }, d.releases:by_id(old.id))
+    assert.is_nil(woken)
+  end)
+
+  it("a release whose removal is interrupted by a rollback comes back whole", function()
+    local app = w:app("shop")
+    local old = w:release(app, 2, "kept", 2)
+    d.store:commit { { "UPDATE release SET keep_until = 1 WHERE id = ?", old.id } }
+    local begun
+    w:before("remove", function(id)
+      begun = true
+      if id == "id-shop-2-2" then task.sleep(200) end
+    end)
+    d.drain:take(app, d.releases:by_id(old.id))
+    w:until_true(function() return begun end)
+    task.sleep(20)
+    local anew
+    d.instances.prepare = function() return nil, nil, {} end
+    d.instances.start = function() anew = true end
+    d.releases:activate({ app = app, key = "k" }, d.releases:by_id(old.id))
+    assert.is_true(anew)
+    assert.equal(0, w:row("SELECT count(*) AS n FROM instance WHERE release = ? AND gone_at IS NULL", old.id).n)
+  end)
+
+  it("what a run began is not tidied up after another one", function()
+    local app = w:app("shop")
+    w:release(app, 2, "created", 1)
+    d.store:commit {
+      { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('h', 'b', '{}', 1)" },
+      { [[INSERT INTO run (id, app, recipe, bundle, params, seed, state, owner, started_at)
+        VALUES ('r2', ?, 'b', 'h', '{}', 1, 'running', 'me', 1)]], app.id } }
+    d.releases:tidy(app, "r1")
+    assert.equal(0, w:count "remove id-shop-2-1")
+    d.releases:tidy(app, "r2")
+    assert.equal(1, w:count "remove id-shop-2-1")
+  end)
+
+  it("a release that was retired by somebody who was cancelled is drained all the same", function()
+    local app = w:app("shop")
+    local old = w:release(app, 2, "draining", 1)
+    d.store:commit { { "UPDATE release SET drain_until = 1, keep_ms = 0 WHERE id = ?", old.id } }
+    d.watch:reconcile()
+    w:until_true(function() return w:count "remove id-shop-2-1" == 1 end)
+  end)
+
+  it("the guard goes back once the run that stood in its way has ended", function()
+    local app, release = w:app("shop", 1, { go_back = true })
+    w:release(app, 2, "kept", 1)
+    d.health.check = function() return false, "sick", 1 end
+    local asked = 0
+    d.runs.start = function()
+      asked = asked + 1
+      if asked == 1 then error(task.error { code = "run_conflict", message = "a deploy" }, 0) end
+    end
+    d.guard:watch(app, release)
+    w:until_true(function() return asked == 1 end)
+    task.sleep(20)
+    assert.equal(1, w:row("SELECT was_healthy FROM release WHERE id = ?", release.id).was_healthy)
+    w:until_true(function() return asked == 2 end)
+    w:until_true(function()
+      return w:row("SELECT was_healthy FROM release WHERE id = ?", release.id).was_healthy == 0
+    end)
+    task.sleep(600)
+    assert.equal(2, asked)
+  end)
+
+  it("the guard doesn't watch a release that a run has stopped, after a restart of the daemon either", function()
+    local app, release = w:app("shop")
+    d.store:commit { { "UPDATE release SET state = 'kept' WHERE id = ?", release.id } }
+    d.guard:resume()
+    assert.is_nil(d.guard.watched[app.id])
+  end)
+end)
