@@ -13,13 +13,14 @@ local codes = {
   [401] = "unauthorized",
   [403] = "forbidden capability",
   [404] = "not_found app_not_found run_not_found recipe_not_found image_not_found release_not_found "
-    .. "token_not_found docker_not_found job_not_found process_not_found "
+    .. "token_not_found docker_not_found job_not_found process_not_found instance_not_found "
     .. "registry_not_found route_not_found",
   [405] = "method_not_allowed",
   [406] = "not_acceptable",
   [409] = "run_conflict host_taken past_pivot run_ended exists nothing_to_roll_back app_not_live "
     .. "release_live volume_in_use docker_conflict job_ended job_of_run port_taken",
   [413] = "too_large",
+  [426] = "upgrade_required",
   [422] = "unhealthy deadline recipe_failed recipe_error start_failed cancelled stuck worker_died "
     .. "release_failed",
   [502] = "docker_unreachable docker_error docker_refused docker_protocol docker_version proxy_down "

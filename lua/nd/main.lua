@@ -74,7 +74,7 @@ local function build(o, programs)
     apps = "app", releases = "release", instances = "instances", traffic = "traffic", edge = "edge",
     recipes = "recipe", runs = "runs", health = "health", drain = "drain",
     guard = "guard", watch = "watch", jobs = "jobs", schedule = "schedule", scale = "scale",
-    registries = "registry", seal = "seal", logs = "logs",
+    exec = "exec", registries = "registry", seal = "seal", logs = "logs",
   } do
     d[name] = require("nd.service." .. module).new(d)
   end

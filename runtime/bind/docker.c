@@ -550,6 +550,7 @@ ND_RAISES static void make_class(lua_State *L)
     lua_setfield(L, -2, "call");
     docker_add_image(L);
     docker_add_follow(L);
+    docker_add_hijack(L);
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);
 }

@@ -1,7 +1,7 @@
 /*
  * docker.h - what the files of the module `docker` share: docker.c (connection, plain calls),
- * docker_args.c (arguments), docker_list.c (lists), docker_image.c (pull, push, load, build) and
- * docker_follow.c (exec, logs, events).
+ * docker_args.c (arguments), docker_list.c (lists), docker_image.c (pull, push, load, build),
+ * docker_follow.c (exec, logs, events) and docker_hijack.c (conversations).
  */
 #ifndef ND_BIND_DOCKER_H
 #define ND_BIND_DOCKER_H
@@ -45,5 +45,6 @@ ND_RAISES bool docker_flag(lua_State *L, int index, const char *name, bool other
 /* Add their methods to the table on top. */
 ND_RAISES void docker_add_image(lua_State *L);
 ND_RAISES void docker_add_follow(lua_State *L);
+ND_RAISES void docker_add_hijack(lua_State *L);
 
 #endif

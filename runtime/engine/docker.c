@@ -25,6 +25,7 @@ enum {
 enum stage { ASK_PING, ASK_VERSION, CALL };
 
 struct nd_docker {
+    struct nd_loop *loop;
     struct nd_http *http; /* owned */
     char *socket_path;    /* owned */
     char api[16];         /* the settled version, "" while there is none */
@@ -422,6 +423,7 @@ struct nd_docker *nd_docker_new(struct nd_loop *loop, const char *socket_path)
 {
     struct nd_docker *d = nd_alloc(sizeof *d);
 
+    d->loop = loop;
     d->http = nd_http_new(loop);
     d->socket_path = nd_strdup(socket_path);
     return d;
@@ -434,6 +436,16 @@ void nd_docker_free(struct nd_docker *d)
     nd_http_free(d->http);
     free(d->socket_path);
     free(d);
+}
+
+struct nd_loop *nd_docker_loop(const struct nd_docker *d)
+{
+    return d->loop;
+}
+
+const char *nd_docker_socket(const struct nd_docker *d)
+{
+    return d->socket_path;
 }
 
 const char *nd_docker_api(const struct nd_docker *d)

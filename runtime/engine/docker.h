@@ -13,8 +13,8 @@
  * docker_not_found or the call's own `missing` (404), docker_conflict (409), docker_refused (other
  * 4xx), docker_error (5xx), cancelled. Messages carry Docker's own words.
  *
- * See docker_image.h for pull, push, load and build, docker_exec.h, and docker_follow.h for logs
- * and events; the other calls differ only in path and time-out (bind/docker.c has them as rows).
+ * See docker_image.h for pull, push, load and build, docker_exec.h, docker_hijack.h for
+ * conversations, and docker_follow.h for logs and events; the other calls differ only in path and time-out (bind/docker.c has them as rows).
  */
 #ifndef ND_ENGINE_DOCKER_H
 #define ND_ENGINE_DOCKER_H
@@ -61,6 +61,8 @@ struct nd_docker_call {
 
 struct nd_docker *nd_docker_new(struct nd_loop *loop, const char *socket_path); /* returns owned */
 void nd_docker_free(struct nd_docker *d); /* ends all calls with "cancelled"; NULL is fine */
+struct nd_loop *nd_docker_loop(const struct nd_docker *d);
+const char *nd_docker_socket(const struct nd_docker *d);
 const char *nd_docker_api(const struct nd_docker *d); /* "1.41", or "" while not settled */
 
 struct nd_docker_req *nd_docker_start(struct nd_docker *d, const struct nd_docker_call *call);

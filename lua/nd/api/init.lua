@@ -53,7 +53,7 @@ local function add(tag)
 end
 
 for _, tag in ipairs { "deploy", "apps", "runs", "jobs", "recipes", "host", "metrics", "tokens", "registries",
-  "proxy", "streams", "logs", "openapi" } do
+  "proxy", "exec", "streams", "logs", "openapi" } do
   add(tag)
 end
 
@@ -143,6 +143,10 @@ local function allowed(request)
   local methods = { "OPTIONS" }
   for _, route in ipairs(M.routes) do
     if request.path:find(route.pattern) then
+      if route.method == "WS" and not route.list and not request.websocket then
+        err.raise("upgrade_required", ("%s is a WebSocket alone"):format(request.path),
+          "ask for an upgrade, as ndctl does")
+      end
       for method in pairs(route.takes) do methods[#methods + 1] = method end
     end
   end
@@ -156,7 +160,7 @@ end
 local function refuse_method(request, methods)
   if request.websocket then
     err.raise("bad_request", ("%s is no WebSocket"):format(request.path),
-      "the WebSockets are /ws/events, /ws/logs and /ws/metrics")
+      "the WebSockets are /ws/events, /ws/exec, /ws/logs and /ws/metrics")
   end
   err.raise("method_not_allowed", ("%s can't be asked with %s"):format(request.path, request.method),
     "it takes " .. methods, { allow = methods })

@@ -48,6 +48,7 @@ local tags = {
   { "tokens", "Who may ask over TCP." },
   { "proxy", "Host names, the proxies that serve them, maintenance and pause." },
   { "registries", "Credentials for private images." },
+  { "exec", "Commands inside a live instance." },
   { "streams", "Events, as a WebSocket or as a list." },
   { "logs", "What apps print, kept beyond their containers: searched, followed, resumed." },
   { "openapi", "This description." },

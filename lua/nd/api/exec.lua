@@ -1,0 +1,89 @@
+-- Running a command inside a live instance, over a WebSocket.
+
+local crypto = require "crypto"
+local json = require "json"
+local task = require "task"
+local err = require "nd.error"
+local s = require "nd.api.schema"
+local shapes = require "nd.api.shapes"
+
+local OPEN_MS = 10000   -- for the first frame
+local CHUNK = 24 * 1024 -- bytes a frame: base64 keeps it below 64 KiB
+
+local function read_frame(data)
+  local ok, frame = pcall(json.decode, data)
+  if not ok or type(frame) ~= "table" then err.raise("bad_json", "a frame is a JSON object") end
+  return frame
+end
+
+-- The first frame says what to run.
+local function read_request(ws)
+  local data = ws:recv(OPEN_MS)
+  if not data then return nil end
+  local frame = read_frame(data)
+  s.check(s.ref "ExecRequest", frame)
+  if #frame.command == 0 then err.raise("bad_request", "$.command: is empty", "name a program: [\"ls\", \"/\"]") end
+  return frame
+end
+
+local function tell(ws, frame) ws:send(json.encode(frame)) end
+
+-- Further frames are its input; each is acknowledged, so that nothing piles up.
+local function feed(ws, session)
+  for data in function() return (ws:recv()) end do
+    local frame = read_frame(data)
+    if frame.data then
+      session:send(crypto.unbase64(frame.data))
+      tell(ws, { taken = true })
+    end
+    if frame["end"] then session:finish() end
+  end
+end
+
+local function converse(d, ws, instance)
+  local request = read_request(ws)
+  if not request then return end
+  local session = d.exec:open(instance, request.command, request)
+  local teller = task.spawn("exec output", function()
+    for data, stream in function() return session:recv() end do
+      for at = 1, #data, CHUNK do
+        tell(ws, { stream = stream, data = crypto.base64(data:sub(at, at + CHUNK - 1)) })
+      end
+    end
+    tell(ws, { exit_code = session:exit_code() })
+    ws:close(1000, "the command has ended")
+  end)
+  local ok, e = pcall(feed, ws, session)
+  if teller:alive() then -- the other side has left before the end
+    teller:cancel()
+    teller:wait()
+    session:abort()
+  end
+  if not ok then error(e, 0) end
+end
+
+local function exec(c)
+  local d, q = c.d, c.query
+  local app = d.apps:get { app = q.app, project = q.project, environment = q.environment }
+  local instance = d.exec:instance(app, q.process, q.index)
+  return function(ws)
+    local ok, e = pcall(converse, d, ws, instance)
+    if ok then return end
+    if e.code == "cancelled" then error(e, 0) end
+    local problem = err.from(e)
+    pcall(tell, ws, { error = { code = problem.code, message = problem.message, hint = problem.hint } })
+    pcall(ws.close, ws, 1011, "the command could not be run")
+  end
+end
+
+return {
+  { method = "WS", path = "/ws/exec", id = "exec", permission = "deploy", needs = "app",
+    query = { app = s.doc(s.text, "The app's name."), project = shapes.key.project,
+      environment = shapes.key.environment, process = s.doc(s.text, "Which of its processes; any, unless it is said."),
+      index = { type = "integer", minimum = 1, description = "Which of its instances; the first that runs." } },
+    summary = "Runs a command inside a live instance, with the environment and secrets that the app has.",
+    doc = "The first frame is an ExecRequest; with `stdin` further ones bring input, {data: base64}, each after "
+      .. "the one before was `taken`, and {end: true}. What comes back is output as it is printed, and last the "
+      .. "exit status. When the WebSocket closes before, the command is ended.",
+    frames = s.ref "ExecFrame", fails = { 404, 409, 502, 504 }, handler = exec },
+}
