@@ -66,7 +66,8 @@ end
 return {
   name = "exec",
   summary = "Run a command inside a live instance; exits with the command's status.",
-  usage = { "exec APP [options] -- COMMAND [ARGUMENT...]" },
+  permission = "deploy", json = { type = "object", required = { "exit_code", "stdout", "stderr" } },
+  usage = { "exec APP [options] [--] COMMAND [ARGUMENT...]" },
   args = { { "app" }, { "command", many = true } },
   options = {
     { "process", value = "NAME", doc = "an instance of this process; otherwise the first that runs" },
@@ -79,9 +80,9 @@ return {
       .. "what is run must not need one. Interrupted, the command is ended.",
   },
   examples = {
-    { "ndctl exec shop -- env" },
-    { "ndctl exec shop --process worker -i 2 -- cat /proc/1/status" },
-    { "ndctl exec db --stdin -- psql -f - <schema.sql" },
+    { "ndctl exec web bin/app version" },
+    { "ndctl exec web --process worker -i 2 -- bin/app status", skip = "it has no such process here" },
+    { "ndctl exec db --stdin -- psql -f - <schema.sql", skip = "it is a line for a shell" },
   },
   run = run,
 }

@@ -21,7 +21,9 @@ local function resolve(words)
       break
     end
   end
-  if not first then return row, rest end
+  if not first or row.run and not require("ndctl.lib.commands").child(row, rest[first]) then
+    return row, rest -- as `ndctl run IMAGE` beside `ndctl run recipe`
+  end
   local child = help.find({ words[1], rest[first] })
   table.remove(rest, first)
   return child, rest

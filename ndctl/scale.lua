@@ -17,6 +17,7 @@ end
 return {
   name = "scale",
   summary = "Change how many instances of a process an app has; nothing is dropped.",
+  permission = "deploy", json = "AppStatus", conflict = true,
   usage = { "scale APP [PROCESS=]NUMBER ... [options]" },
   args = { { "app" }, { "number", many = true } },
   options = {
@@ -31,9 +32,10 @@ return {
   },
   permission = "deploy", json = "AppStatus", conflict = true,
   examples = {
-    { "ndctl scale web 3" },
-    { "ndctl scale shop web=3 worker=5" },
-    { "ndctl scale shop worker=0 --plan" },
+    { "ndctl scale web 2" },
+    { "ndctl scale web web=3 worker=5", "two of its processes", skip = "it has one process here" },
+    { "ndctl scale web 1 --drain 1s" },
+    { "ndctl scale web 5 --plan" },
   },
   run = function(ctx)
     local app, wanted = ctx.args.app, {}

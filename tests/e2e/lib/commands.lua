@@ -27,7 +27,7 @@ local function names()
     ["api:v2"] = "nd-cli-commands:v2", ["nginx:alpine"] = "nd-cli-commands:v2",
     ["registry.example.com"] = os.getenv "ND_REGISTRY",
     ["open sesame"] = os.getenv "ND_REGISTRY_PASSWORD", ["6h2k9xq4mz"] = run_id, ["7"] = kept,
-    ["17"] = job_id, shop = "web",
+    ["17"] = job_id, shop = "web", ["bin/app"] = "/nd-sample",
     ["/etc/nextdeploy/nextdeployd.lua"] = "nextdeployd.lua", ["http://127.0.0.1:8371"] = TCP,
     ["/api/health"] = "/health", ["/up"] = "/health",
   }
@@ -137,7 +137,7 @@ local before = {
       task.sleep(50)
     end
   end,
-  ["job show"] = function() job_id = done({ "job", "run", "web", "nap", "--no-wait" }):match("%d+") end,
+  ["job show"] = function() job_id = done({ "job", "run", "web", "report", "--no-wait" }):match("%d+") end,
   ["job cancel"] = function() job_id = done({ "job", "run", "web", "nap", "--no-wait" }):match("%d+") end,
   ["recipe new"] = function() fs.remove(WORK .. "/fresh", { recursive = true }) end,
   ["token rm"] = function() ndctl { "token", "create", "--name", "ci" } end,
