@@ -17,7 +17,6 @@ end
 return {
   name = "scale",
   summary = "Change how many instances of a process an app has; nothing is dropped.",
-  permission = "deploy", json = "AppStatus", conflict = true,
   usage = { "scale APP [PROCESS=]NUMBER ... [options]" },
   args = { { "app" }, { "number", many = true } },
   options = {

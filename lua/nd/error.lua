@@ -20,7 +20,6 @@ local codes = {
   [409] = "run_conflict host_taken past_pivot run_ended exists nothing_to_roll_back app_not_live "
     .. "release_live volume_in_use docker_conflict job_ended job_of_run port_taken",
   [413] = "too_large",
-  [426] = "upgrade_required",
   [422] = "unhealthy deadline recipe_failed recipe_error start_failed cancelled stuck worker_died "
     .. "release_failed",
   [502] = "docker_unreachable docker_error docker_refused docker_protocol docker_version proxy_down "

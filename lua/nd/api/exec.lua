@@ -16,12 +16,20 @@ local function read_frame(data)
   return frame
 end
 
+local request = s.closed({ command = s.list(s.text), stdin = s.boolean, user = s.text }, { "command" })
+
+local answer = s.object {
+  stream = { type = "string", enum = json.array { "stdout", "stderr" } },
+  data = s.doc(s.text, "What was printed, in base64."), taken = s.doc(s.boolean, "A frame of input was."),
+  exit_code = s.doc(s.integer, "The command has ended."), error = s.ref "RunError",
+}
+
 -- The first frame says what to run.
 local function read_request(ws)
   local data = ws:recv(OPEN_MS)
   if not data then return nil end
   local frame = read_frame(data)
-  s.check(s.ref "ExecRequest", frame)
+  s.check(request, frame)
   if #frame.command == 0 then err.raise("bad_request", "$.command: is empty", "name a program: [\"ls\", \"/\"]") end
   return frame
 end
@@ -41,9 +49,9 @@ local function feed(ws, session)
 end
 
 local function converse(d, ws, instance)
-  local request = read_request(ws)
-  if not request then return end
-  local session = d.exec:open(instance, request.command, request)
+  local asked = read_request(ws)
+  if not asked then return end
+  local session = d.exec:open(instance, asked.command, asked)
   local teller = task.spawn("exec output", function()
     for data, stream in function() return session:recv() end do
       for at = 1, #data, CHUNK do
@@ -62,10 +70,19 @@ local function converse(d, ws, instance)
   if not ok then error(e, 0) end
 end
 
+local function instance_of(c)
+  local q = c.query
+  local app = c.d.apps:get { app = q.app, project = q.project, environment = q.environment }
+  return c.d.exec:instance(app, q.process, q.index)
+end
+
+local function show(c)
+  local row = instance_of(c)
+  return { name = row.name, process = row.process, index = row.position }
+end
+
 local function exec(c)
-  local d, q = c.d, c.query
-  local app = d.apps:get { app = q.app, project = q.project, environment = q.environment }
-  local instance = d.exec:instance(app, q.process, q.index)
+  local d, instance = c.d, instance_of(c)
   return function(ws)
     local ok, e = pcall(converse, d, ws, instance)
     if ok then return end
@@ -82,8 +99,11 @@ return {
       environment = shapes.key.environment, process = s.doc(s.text, "Which of its processes; any, unless it is said."),
       index = { type = "integer", minimum = 1, description = "Which of its instances; the first that runs." } },
     summary = "Runs a command inside a live instance, with the environment and secrets that the app has.",
-    doc = "The first frame is an ExecRequest; with `stdin` further ones bring input, {data: base64}, each after "
+    doc = "The first frame is {command: [...], stdin?, user?}; with `stdin` further ones bring input, {data: base64}, each after "
       .. "the one before was `taken`, and {end: true}. What comes back is output as it is printed, and last the "
-      .. "exit status. When the WebSocket closes before, the command is ended.",
-    frames = s.ref "ExecFrame", fails = { 404, 409, 502, 504 }, handler = exec },
+      .. "exit status. When the WebSocket closes before, the command is ended. Asked without an "
+      .. "upgrade, it names the instance.",
+    payload = s.object({ name = s.text, process = s.text, index = s.integer }, { "name", "process", "index" }),
+    frames = answer,
+    fails = { 404, 409, 502, 504 }, handler = exec, list = show },
 }

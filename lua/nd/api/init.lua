@@ -143,10 +143,6 @@ local function allowed(request)
   local methods = { "OPTIONS" }
   for _, route in ipairs(M.routes) do
     if request.path:find(route.pattern) then
-      if route.method == "WS" and not route.list and not request.websocket then
-        err.raise("upgrade_required", ("%s is a WebSocket alone"):format(request.path),
-          "ask for an upgrade, as ndctl does")
-      end
       for method in pairs(route.takes) do methods[#methods + 1] = method end
     end
   end

@@ -165,8 +165,6 @@ local requests = {
     replicas = { type = "integer", minimum = 0, maximum = 20 }, drain = duration,
   }), { "app_name", "replicas" }),
 
-  ExecRequest = closed({ command = list(text), stdin = boolean, user = text }, { "command" }),
-
   JobRequest = closed(fields(key, {
     process = doc(text, "Of kind job or cron."),
     arguments = doc(list(text), "Added to its command."),
@@ -193,7 +191,6 @@ requests.RecipeFiles.example = { name = "mine", files = { ["recipe.lua"] =
   'return recipe { summary = "Nothing yet.", params = {}, run = function() end }' } }
 requests.RegistryLogin.example = { host = "ghcr.io", username = "robot", password = "an-access-token" }
 requests.ScaleRequest.example = { app_name = "myapp", process = "worker", replicas = 3 }
-requests.ExecRequest.example = { command = array { "env" } }
 requests.JobRequest.example = { app_name = "myapp", process = "report" }
 requests.TokenRequest.example = { name = "ci", role = "deployer" }
 
@@ -282,13 +279,6 @@ local answers = {
     step = doc(text, "The last thing it asked for."), error = ref "RunError",
     params = { type = "object" }, result = any, effects = list(ref "Effect"),
   }, { "id", "app", "recipe", "state", "owner", "started_at", "params" }),
-
-  ExecFrame = object({
-    stream = { type = "string", enum = array { "stdout", "stderr" } },
-    data = doc(text, "What was printed, in base64."),
-    taken = doc(boolean, "A frame of input was."),
-    exit_code = doc(integer, "The command has ended."), error = ref "RunError",
-  }),
 
   Job = object({
     id = integer, app = text, project = text, environment = text,
