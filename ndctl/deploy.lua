@@ -20,7 +20,9 @@ local deploy = {
       doc = "the port the app listens on inside its container" },
     { "domain", value = "HOST", doc = "the host name that the proxy sends to the app" },
     { "tls", value = "internal|off", doc = "whose certificate the proxy shows; off is plain HTTP" },
-    { "proxy", value = "NAME", key = "proxy_type", doc = "the proxy that serves the domain" },
+    { "proxy", choices = { "caddy", "nginx", "none" }, key = "proxy_type", doc = "the proxy that serves the domain" },
+    { "publish", type = "list", value = "[HOSTPORT:]PORT[/tcp|udp]",
+      doc = "a port of this host that leads to the app; may be repeated" },
     { "strategy", value = "NAME",
       doc = "blue-green, recreate, or the name of any recipe with these parameters" },
     { "health-check", value = "PATH", doc = "the path that answers 200 when the app is healthy" },
@@ -94,7 +96,7 @@ local function body_of(ctx, from_file)
     health.path, o.health_check = o.health_check, nil
   end
   for _, key in ipairs { "port", "domain", "tls", "proxy_type", "health_check", "replicas",
-    "memory", "go_back" } do
+    "memory", "go_back", "publish" } do
     if o[key] ~= nil then body[key] = o[key] end
   end
   for _, name in ipairs { "drain", "keep", "settle" } do

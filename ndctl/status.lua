@@ -38,6 +38,22 @@ local function scope_text(app)
   return project .. " / " .. environment
 end
 
+local function published(app)
+  local list = {}
+  for i, p in ipairs(present(app.published) or {}) do
+    list[i] = ("%d/%s -> %d, %s"):format(p.port, p.proto, p.target,
+      #p.from > 0 and "from " .. table.concat(p.from, " ") or "from this host")
+  end
+  return #list > 0 and table.concat(list, "; ") or nil
+end
+
+local function held(app)
+  local ends = present(app.paused_until)
+  return ends and "new requests wait until " .. ends
+    or present(app.maintenance) and ("maintenance: its host names answer 503; `ndctl proxy maintenance %s off`")
+      :format(app.app_name) or nil
+end
+
 local function show_instances(app, now)
   local instances = present(app.instances) or {}
   if #instances == 0 then return end
@@ -98,6 +114,8 @@ local function show_app(ctx, name)
     { "url", outcome.urls(app) },
     { "address", present(app.service_address) },
     { "port", app.port ~= 0 and present(app.port) or nil },
+    { "published", published(app) },
+    { "edge", held(app) },
     { "strategy", present(app.strategy) },
     { "previous", present(app.previous) and ("release %d; ndctl rollback %s goes back to it")
       :format(app.previous, app.app_name) },

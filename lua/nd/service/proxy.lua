@@ -77,6 +77,7 @@ function proxy.new(o)
       http_port = http, https_port = https }),
     nginx = nginx.new(options { dir = o.state_dir .. "/proxy/nginx", run = o.run_dir .. "/nginx",
       authority = o.state_dir .. "/proxy/data/pki/authorities/local",
+      shared_port = (o.nginx_http_port or http) == http or (o.nginx_https_port or https) == https,
       http_port = port(o.nginx_http_port or http, "nginx_http_port"),
       https_port = port(o.nginx_https_port or https, "nginx_https_port") }),
   }

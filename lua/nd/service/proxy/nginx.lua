@@ -7,7 +7,7 @@
 -- WebSockets, they keep until it ends.
 --
 --   nginx.new{ instance=, dir=, run=, marks=, authority=dir, http_port=, https_port=, address="",
---              on_event= }
+--              shared_port=whether Caddy's are the same, on_event= }
 --   The rest is what proxy.lua asks of a driver. `set`, `remove` and `replace` raise proxy_refused,
 --   with nginx's own words, and leave everything as it was. Where nginx doesn't run the files are
 --   written all the same, for when it does.
@@ -192,7 +192,9 @@ local function down(self)
   local r = run(self, "-v")
   return driver.down(self, r and "nginx doesn't run with " .. self.conf
     or "nginx isn't installed on this host",
-    (r and "start it: " or "apt-get install nginx-light, and start it: ") .. "nginx -c " .. self.conf)
+    (r and "start it: " or "apt-get install nginx-light, and start it: ") .. "nginx -c " .. self.conf
+      .. (self.shared_port and "; where Caddy runs too, give nginx ports of its own: nginx_http_port, "
+      .. "nginx_https_port" or ""))
 end
 
 local function refused(self, why)
