@@ -54,13 +54,15 @@ describe("when two meet:", function()
 
   it("a stop while a restart waits for health is respected", function()
     local app = w:app("shop")
-    local healthy = task.signal()
-    d.health.wait = function() healthy:wait() end
+    local waits, healthy
+    d.health.wait = function()
+      waits = true
+      w:until_true(function() return healthy end)
+    end
     local start = task.spawn("start", function() d.releases:user_start(app) end)
-    w:until_true(function() return w:count "inspect shop-1-1" > 0 end)
-    task.sleep(20)
+    w:until_true(function() return waits end)
     d.releases:user_stop(app)
-    healthy:notify()
+    healthy = true
     start:join()
     assert.is_nil(d.guard.watched[app.id])
     assert.equal("", targets(app))
@@ -101,18 +103,18 @@ describe("when two meet:", function()
     local app = w:app("shop")
     w:event("die", "shop-1-1")
     w:until_true(function() return state "shop-1-1" == "exited" end)
-    local looked = task.signal()
+    local probing, answers
     d.health.probe = function()
-      looked:wait()
+      probing = true
+      w:until_true(function() return answers end)
       return true
     end
     w:event("start", "shop-1-1")
-    task.sleep(20)
+    w:until_true(function() return probing end)
     d.docker.containers["shop-1-1"].State.Running = false
     w:event("die", "shop-1-1")
-    task.sleep(20)
-    looked:notify()
-    task.sleep(20)
+    answers = true
+    task.sleep(50)
     assert.equal("exited", state "shop-1-1")
     assert.equal("", targets(app))
   end)
@@ -198,10 +200,10 @@ describe("when two meet:", function()
   it("a release that is live again is not removed when its time as a kept one is up", function()
     local app = w:app("shop")
     local old = w:release(app, 2, "kept", 1)
-    d.store:commit { { "UPDATE release SET keep_until = ? WHERE id = ?", require "clock".now() + 60, old.id } }
+    d.store:commit { { "UPDATE release SET keep_until = ? WHERE id = ?", require "clock".now() + 500, old.id } }
     d.drain:take(app, d.releases:by_id(old.id))
     d.store:commit { { "UPDATE release SET state = 'live', keep_until = NULL WHERE id = ?", old.id } }
-    task.sleep(120)
+    w:until_true(function() return not d.drain.active[old.id] end)
     assert.equal(0, w:count "remove id-shop-2-1")
   end)
 
@@ -227,14 +229,13 @@ describe("when two meet:", function()
     local app = w:app("shop")
     local old = w:release(app, 2, "kept", 2)
     d.store:commit { { "UPDATE release SET keep_until = 1 WHERE id = ?", old.id } }
-    local begun
     w:before("remove", function(id)
-      begun = true
-      if id == "id-shop-2-2" then task.sleep(200) end
+      if id ~= "id-shop-2-2" then return end
+      d.docker.hooks.remove = nil
+      task.sleep(60000) -- until it is cancelled
     end)
     d.drain:take(app, d.releases:by_id(old.id))
-    w:until_true(function() return begun end)
-    task.sleep(20)
+    w:until_true(function() return state "shop-2-1" == "gone" and not d.docker.hooks.remove end)
     local anew
     d.instances.prepare = function() return nil, nil, {} end
     d.instances.start = function() anew = true end
@@ -268,21 +269,23 @@ describe("when two meet:", function()
     local app, release = w:app("shop", 1, { go_back = true })
     w:release(app, 2, "kept", 1)
     d.health.check = function() return false, "sick", 1 end
-    local asked = 0
+    local function was_healthy()
+      return w:row("SELECT was_healthy FROM release WHERE id = ?", release.id).was_healthy
+    end
+    local asked, went, deploying = 0, 0, true
     d.runs.start = function()
       asked = asked + 1
-      if asked == 1 then error(task.error { code = "run_conflict", message = "a deploy" }, 0) end
+      if deploying then error(task.error { code = "run_conflict", message = "a deploy" }, 0) end
+      went = went + 1
     end
     d.guard:watch(app, release)
-    w:until_true(function() return asked == 1 end)
-    task.sleep(20)
-    assert.equal(1, w:row("SELECT was_healthy FROM release WHERE id = ?", release.id).was_healthy)
-    w:until_true(function() return asked == 2 end)
-    w:until_true(function()
-      return w:row("SELECT was_healthy FROM release WHERE id = ?", release.id).was_healthy == 0
-    end)
-    task.sleep(600)
-    assert.equal(2, asked)
+    w:until_true(function() return asked > 0 end)
+    assert.equal(1, was_healthy())
+    deploying = false
+    w:until_true(function() return was_healthy() == 0 end)
+    d.guard:nudge(app, true)
+    task.sleep(50)
+    assert.equal(1, went)
   end)
 
   it("the guard doesn't watch a release that a run has stopped, after a restart of the daemon either", function()
