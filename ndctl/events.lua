@@ -26,6 +26,7 @@ return {
   summary = "Print events: runs, their steps, apps, instances. Follows until interrupted.",
   args = { { "app", optional = true } },
   options = {
+    { "app", short = "a", value = "NAME", key = "of", doc = "those of one app, as the argument says too" },
     { "run", value = "ID", complete = "runs", doc = "those of one run" },
     { "since", type = "int", value = "SEQ", doc = "begin after this sequence number" },
     { "follow", short = "f", type = "flag", negatable = true, default = true,
@@ -38,7 +39,7 @@ return {
   },
   run = function(ctx)
     local c, o = ctx.client(), ctx.options
-    local query = c:scoped { app = ctx.args.app, run = o.run, since = o.since,
+    local query = c:scoped { app = ctx.args.app or o.of, run = o.run, since = o.since,
       follow = tostring(o.follow) }
     stream.each(c, "/ws/events", query, o.follow, function(frame)
       out.print(o.json and require("json").encode(frame) or told(frame))

@@ -49,7 +49,7 @@ local function ndctl(words, options)
     argv = { "timeout", "--preserve-status", "-s", "INT", "1", table.unpack(argv) }
   end
   return process.run { argv = argv, env = env, cwd = options.project and WORK .. "/project" or WORK,
-    stdin = stdin, timeout_ms = 60000 }
+    stdin = stdin, timeout_ms = 120000 }
 end
 
 -- The words of a shell's line, quotes taken off; the first ("ndctl") left out.

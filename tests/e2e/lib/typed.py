@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 
-DEADLINE = 15  # s
+DEADLINE = 40  # s
 
 shell, text = sys.argv[1:3]
 answer = tempfile.mktemp(prefix="typed-")
@@ -21,14 +21,14 @@ ready = answer + ".ready"
 SETUP = {
     "bash": (["bash", "--norc", "-i"], f"""
 source <(ndctl completion bash)
-told() {{ printf '%s' "$READLINE_LINE" >{answer}; }}
+told() {{ printf '%s\\n' "$READLINE_LINE" >{answer}; }}
 bind -x '"\\C-xw": told'
 touch {ready}
 """),
     "zsh": (["zsh", "-f", "-i"], f"""
 autoload -Uz compinit && compinit -u -D
 source <(ndctl completion zsh)
-told() {{ print -rn -- "$BUFFER" >{answer} }}
+told() {{ print -r -- "$BUFFER" >{answer} }}
 zle -N told; bindkey -e; bindkey '^Xw' told
 touch {ready}
 """),
@@ -60,7 +60,8 @@ def pump(condition):
 def line():
     try:
         with open(answer) as f:
-            return f.read().rstrip()
+            told = f.read()
+            return told.rstrip() if told.endswith("\n") else None  # else it is still being written
     except FileNotFoundError:
         return None
 
