@@ -104,7 +104,7 @@ local function run_file(ctx)
   local lines = json.array {}
   local value = require("ndctl.lib.sandbox").run {
     name = (path:match("([^/]+)%.lua$") or path:match("[^/]+$")):gsub("[^%w_-]", "_"),
-    source = fs.read(path), params = require("ndctl.lib.params").read(o.params),
+    source = fs.read(path), params = require("ndctl.lib.params").read(o.param or {}),
     memory = bytes_of(o.memory), cpu_seconds = o.cpu, timeout_ms = text.parse_duration(o.timeout),
     log = function(line)
       lines[#lines + 1] = line
@@ -149,11 +149,11 @@ return {
     {
       name = "run",
       summary = "Run a file in a recipe's sandbox, without a daemon: what it prints and returns.",
-      usage = { "recipe run --sandbox FILE [--PARAMETER VALUE ...] [options]" },
+      usage = { "recipe run --sandbox FILE [options]" },
       args = { { "file" } },
-      free = "params",
       options = {
         { "sandbox", type = "flag", doc = "needed: elsewhere recipes are run by ndctl run recipe" },
+        { "param", short = "p", type = "map", doc = "a parameter; may be repeated" },
         { "memory", value = "SIZE", default = "64m", doc = "the most memory it may use" },
         { "cpu", type = "int", least = 1, most = 3600, default = 10, value = "SECONDS",
           doc = "so long it may compute" },
@@ -166,7 +166,7 @@ return {
       },
       permission = "local",
       json = { type = "object", required = { "logs" }, properties = { logs = { type = "array" } } },
-      examples = { { "ndctl recipe run --sandbox nightly.lua --app web", status = 3 } },
+      examples = { { "ndctl recipe run --sandbox try.lua --param n=3" } },
       run = run_file,
     },
     {

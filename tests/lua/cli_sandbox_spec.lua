@@ -20,7 +20,7 @@ describe("ndctl recipe run --sandbox", function()
     local r = run 'print("hello", 1) log("there") time.sleep("10ms") return { sum = 1 + 1 }'
     assert.equal(0, r.status, r.stderr)
     assert.equal('hello\t1\nthere\n{"sum":2}\n', (r.stdout:gsub("hello  1", "hello\t1")))
-    r = run("return recipe { params = {}, run = function(p) return p.who end }", "--who", "me", "--json")
+    r = run("return recipe { params = {}, run = function(p) return p.who end }", "--param", "who=me", "--json")
     assert.equal("me", json.decode(r.stdout).value)
   end)
 
