@@ -288,6 +288,28 @@ describe("when two meet:", function()
     assert.equal(1, went)
   end)
 
+  it("a job that runs is waited for while Docker is away, also after a restart of the daemon", function()
+    local app, release = w:app("shop")
+    local jobs = require("nd.service.jobs").new(d)
+    local away = { code = "docker_unreachable", message = "Docker is away" }
+    w:before("inspect", function() error(task.error(away), 0) end)
+    local asked = 0
+    function d.docker.wait()
+      asked = asked + 1
+      if asked == 1 then error(task.error(away), 0) end
+      return 0
+    end
+    d.store:commit { { [[INSERT INTO job (app, release, process, trigger, key, name, address, command, image,
+      image_id, number, timeout, state, container, started_at, created_at) VALUES (?, ?, 'tick', 'cron', 'k', 'j',
+      '10.0.0.9', '[]', 'img', 'sha256:1', 1, 60000, 'running', 'id-j', ?, 1)]], app.id, release.id,
+      require "clock".now() } }
+    jobs:resume()
+    w:until_true(function()
+      return w:row("SELECT state FROM job WHERE key = 'k'").state ~= "running"
+    end)
+    assert.equal("done", jobs:by_key("k").state)
+  end)
+
   it("the guard doesn't watch a release that a run has stopped, after a restart of the daemon either", function()
     local app, release = w:app("shop")
     d.store:commit { { "UPDATE release SET state = 'kept' WHERE id = ?", release.id } }

@@ -193,7 +193,8 @@ function Jobs:drive(job, settings, on_line)
   end
   local listener
   local ok, code = pcall(function()
-    if not was_started(self.d.docker:inspect(job.name)) then self:start(job, settings()) end
+    local started = job.state == "running" or was_started(self.d.docker:inspect(job.name))
+    if not started then self:start(job, settings()) end
     if on_line then listener = task.spawn("job output", function() self:listen(job, on_line) end) end
     return self:wait_container(self:get(job.id))
   end)
@@ -301,7 +302,6 @@ end
 -- At start: what was under way goes on. A release command is its run's.
 function Jobs:resume()
   for _, job in ipairs(self.d.store:all(UNDER_WAY)) do self:go(job, self:settings_of(job)) end
-  self:sweep()
 end
 
 -- What has ended and isn't gone, since Docker was away.
