@@ -19,16 +19,17 @@ end
 return {
   name = "apps",
   summary = "List all apps: scope, release, instances that are up, strategy, host names.",
-  options = {},
+  options = { { "tag", value = "TAG", doc = "only those with this tag" } },
   notes = { "--project and --env list those of one project or environment." },
   permission = "read", json = "AppStatus[]",
   examples = {
     { "ndctl apps" },
+    { "ndctl apps --tag team-a" },
     { "ndctl apps --env staging --json" },
   },
   run = function(ctx)
     local c = ctx.client()
-    local payload = c:apps "/apps"
+    local payload = c:apps("/apps", ctx.options.tag)
     if ctx.options.json then return out.json(payload) end
     if #payload == 0 then return out.progress("No apps yet: ndctl deploy IMAGE --app NAME") end
     local now = clock.now()

@@ -10,13 +10,13 @@ return {
   name = "ps",
   summary = "List the running instances, each a container.",
   args = { { "app", optional = true } },
-  options = {},
+  options = { { "tag", value = "TAG", doc = "only those of apps with this tag" } },
   permission = "read", json = "Instance[]",
-  examples = { { "ndctl ps" }, { "ndctl ps web --json" } },
+  examples = { { "ndctl ps" }, { "ndctl ps --tag team-a" }, { "ndctl ps web --json" } },
   run = function(ctx)
     local c = ctx.client()
     local apps = ctx.args.app
-      and { (c:call("GET", "/status", { query = c:scoped { app = ctx.args.app } })) } or c:apps()
+      and { (c:call("GET", "/status", { query = c:scoped { app = ctx.args.app } })) } or c:apps(nil, ctx.options.tag)
     local rows = require("json").array {}
     for _, app in ipairs(apps) do
       for _, instance in ipairs(outcome.present(app.instances) or {}) do

@@ -5,6 +5,7 @@
 --   choice (`choices`, and `aliases` for other spellings), list (repeated), map (K=V, repeated).
 -- A row's `args` are {"name", optional = true?, many = true?, choices = {...}?}. A row with `free = "params"` takes
 -- every other --name value too, into options.params (what recipes' parameters are).
+-- A row with `signed = true` takes words such as -team-a for arguments, where no option begins so.
 -- Options may stand anywhere; `--` ends them. The result's keys have `_` for `-`.
 
 local fail = require "ndctl.lib.fail"
@@ -158,6 +159,10 @@ end
 
 function Reader:short(word)
   local at = 2
+  if self.row.signed and not self.by_short[word:sub(2, 2)] then
+    self.words[#self.words + 1] = word -- -NAME, of `ndctl tag`
+    return
+  end
   while at <= #word do
     local given = "-" .. word:sub(at, at)
     local found = self.by_short[word:sub(at, at)]
@@ -225,6 +230,7 @@ function args.parse(row, argv, before)
   local r = reader(row, argv)
   for key, value in pairs(before or {}) do r.result[key] = value end
   local words = {}
+  r.words = words
   r.at = 1
   while r.at <= #argv do
     local word = argv[r.at]

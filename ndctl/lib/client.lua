@@ -160,10 +160,10 @@ function Client:call(method, path, options)
 end
 
 -- All apps, or those of the project and environment that were named, page by page.
-function Client:apps(path)
+function Client:apps(path, tag)
   local all, last = json.array {}, nil
   repeat
-    local page = self:call("GET", path or "/status", { query = self:scoped { limit = PAGE,
+    local page = self:call("GET", path or "/status", { query = self:scoped { tag = tag, limit = PAGE,
       after = last and ("%s/%s/%s"):format(last.project, last.environment, last.app_name) } })
     table.move(page, 1, #page, #all + 1, all)
     last = page[#page]

@@ -20,7 +20,7 @@ local commands = {}
 
 -- The order in which `ndctl help` shows them.
 commands.groups = {
-  { "Deploy", { "deploy", "scale", "run", "exec", "swap", "rollback", "restart", "stop", "destroy",
+  { "Deploy", { "deploy", "scale", "run", "exec", "swap", "rollback", "restart", "stop", "tag", "destroy",
     "diff" } },
   { "Watch", { "status", "apps", "ps", "logs", "events", "runs", "job", "metrics", "top" } },
   { "Set up", { "proxy", "recipe", "token", "registry", "context", "config", "completion", "doctor", "version",

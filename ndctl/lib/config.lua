@@ -55,6 +55,7 @@ config.keys = {
   keep = { "duration", param = true },
   settle = { "duration", param = true },
   go_back = { "boolean" },   -- to the kept release, if this one dies or turns unhealthy
+  tags = { "list" },
   processes = { "processes" },
   release = { "list|release" }, -- a command to run before the switch
   environments = { "environments" },

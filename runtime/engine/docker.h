@@ -14,7 +14,8 @@
  * 4xx), docker_error (5xx), cancelled. Messages carry Docker's own words.
  *
  * See docker_image.h for pull, push, load and build, docker_exec.h, docker_hijack.h for
- * conversations, and docker_follow.h for logs and events; the other calls differ only in path and time-out (bind/docker.c has them as rows).
+ * conversations, and docker_follow.h for logs and events; the other calls differ only in path and
+ * time-out (bind/docker.c has them as rows).
  */
 #ifndef ND_ENGINE_DOCKER_H
 #define ND_ENGINE_DOCKER_H

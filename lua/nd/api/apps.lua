@@ -6,7 +6,8 @@ local s = require "nd.api.schema"
 local shapes = require "nd.api.shapes"
 
 local key = { project = shapes.key.project, environment = shapes.key.environment }
-local filter = { project = s.text, environment = s.text, limit = shapes.page.limit, after = shapes.page.after }
+local filter = { project = s.text, environment = s.text, tag = s.text,
+  limit = shapes.page.limit, after = shapes.page.after }
 
 local function list(c) return c.d.apps:list(c.query) end
 
@@ -36,6 +37,12 @@ local function show(c)
   return status
 end
 
+local function tag(c)
+  local app = find(c)
+  c.d.apps:tag(app, nil, c.body.add, c.body.remove)
+  return c.d.apps:status(app), "Tags changed"
+end
+
 local function destroy(c)
   local app = find(c)
   c.d.runs:conflict(app)
@@ -53,6 +60,9 @@ return {
   { method = "GET", path = "/apps/{app}", id = "showApp", permission = "read", query = key,
     summary = "One app with its releases.", doc = "The newest release first, at most 50.",
     payload = s.ref "AppStatus", handler = show },
+  { method = "POST", path = "/apps/{app}/tags", id = "tagApp", permission = "deploy", query = key,
+    summary = "Adds tags to an app and removes others.", body = s.ref "TagRequest",
+    payload = s.ref "AppStatus", fails = { 404 }, handler = tag },
   { method = "DELETE", path = "/apps/{app}", id = "destroyApp", permission = "admin", query = key,
     summary = "Removes an app, its containers, network, address and host names. Volumes stay.",
     payload = s.object({ app_name = s.text }, { "app_name" }), fails = { 409, 502, 504, 507 },

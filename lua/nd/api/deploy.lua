@@ -71,7 +71,15 @@ local function start(c, request, message)
   return begun(c, c.d.runs:start(request), message)
 end
 
-local function deploy(c) return start(c, request_of(c), "Deployment started") end
+-- Tags are the app's, not the release's: they are set at once.
+local function deploy(c)
+  local tags = c.d.apps.check_tags(c.body.tags)
+  local request = request_of(c)
+  if c.query.plan or not tags then return start(c, request, "Deployment started") end
+  local run = c.d.runs:start(request)
+  c.d.apps:tag(run.app, tags)
+  return begun(c, run, "Deployment started")
+end
 
 local function status(c)
   if not c.query.app then return c.d.apps:list(c.query), "all apps" end
@@ -150,7 +158,9 @@ return {
     handler = deploy },
   { method = "GET", path = "/status", id = "status", permission = "read",
     query = { app = s.doc(s.text, "The app's name."), project = shapes.key.project,
-      environment = shapes.key.environment, limit = shapes.page.limit, after = shapes.page.after },
+      environment = shapes.key.environment,
+      tag = s.doc(s.text, "Only apps that have it; without `app`."),
+      limit = shapes.page.limit, after = shapes.page.after },
     summary = "What an app is right now; without `app`, all apps.",
     doc = "A container that was killed behind the daemon's back shows within two seconds. All apps come in "
       .. "pages of 100, unless `limit` says otherwise: see `after`.",

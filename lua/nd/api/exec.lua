@@ -99,10 +99,10 @@ return {
       environment = shapes.key.environment, process = s.doc(s.text, "Which of its processes; any, unless it is said."),
       index = { type = "integer", minimum = 1, description = "Which of its instances; the first that runs." } },
     summary = "Runs a command inside a live instance, with the environment and secrets that the app has.",
-    doc = "The first frame is {command: [...], stdin?, user?}; with `stdin` further ones bring input, {data: base64}, each after "
-      .. "the one before was `taken`, and {end: true}. What comes back is output as it is printed, and last the "
-      .. "exit status. When the WebSocket closes before, the command is ended. Asked without an "
-      .. "upgrade, it names the instance.",
+    doc = "The first frame is {command: [...], stdin?, user?}; with `stdin` further ones bring input, "
+      .. "{data: base64}, each after the one before was `taken`, and {end: true}. What comes back is output as it "
+      .. "is printed, and last the exit status. When the WebSocket closes before, the command is ended. Asked "
+      .. "without an upgrade, it names the instance.",
     payload = s.object({ name = s.text, process = s.text, index = s.integer }, { "name", "process", "index" }),
     frames = answer,
     fails = { 404, 409, 502, 504 }, handler = exec, list = show },

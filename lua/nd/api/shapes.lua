@@ -132,6 +132,7 @@ local requests = {
     grace = duration, go_back = doc(boolean,
       "Return to the kept release by itself when this one dies or turns unhealthy."),
     volumes = list(ref "Volume"), routes = list(ref "RouteRequest"), publish = list(ref "Publish"),
+    tags = doc(list(text), "The app's tags, instead of those it has."),
     processes = { type = "object", additionalProperties = ref "Process",
       description = "By name. Without any the app is one process, web; {} goes back to that." },
     release = one_of(list(text), closed { command = list(text), timeout = duration }),
@@ -159,6 +160,8 @@ local requests = {
     password = { type = "string", minLength = 1, maxLength = 16384, writeOnly = true,
       description = "Or an access token. It is never shown again." },
   }, { "host", "username", "password" }),
+
+  TagRequest = closed { add = list(text), remove = list(text) },
 
   ScaleRequest = closed(fields(key, {
     process = { type = "string", default = "web" },
@@ -190,6 +193,7 @@ requests.RunRequest.example = { recipe = "bluegreen", app_name = "myapp",
 requests.RecipeFiles.example = { name = "mine", files = { ["recipe.lua"] =
   'return recipe { summary = "Nothing yet.", params = {}, run = function() end }' } }
 requests.RegistryLogin.example = { host = "ghcr.io", username = "robot", password = "an-access-token" }
+requests.TagRequest.example = { add = array { "team-a" }, remove = array {} }
 requests.ScaleRequest.example = { app_name = "myapp", process = "worker", replicas = 3 }
 requests.JobRequest.example = { app_name = "myapp", process = "report" }
 requests.TokenRequest.example = { name = "ci", role = "deployer" }
@@ -252,6 +256,7 @@ local answers = {
     published = list(ref "Published"), maintenance = doc(boolean, "Its host names answer 503."),
     paused_until = doc(time, "New requests are held until then."),
     routes = list(ref "Route"), instances = list(ref "Instance"), releases = list(ref "Release"),
+    tags = list(text),
     processes = doc(list(ref "ProcessStatus"), "Of the live release, where it names any."),
     error = ref "RunError",
   }, { "app_name", "project", "environment", "image", "status", "port", "domain", "updated_at",

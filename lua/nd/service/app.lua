@@ -235,6 +235,7 @@ function Apps:status(app)
     service_address = service and service.at, routes = routes, instances = instances,
     published = settings.publish, maintenance = app.maintenance == 1 or nil, paused_until = paused_until(d, app),
     processes = release and processes_of(d, app, settings, instances) or nil,
+    tags = app.tags and app.tags ~= "[]" and json.decode(app.tags) or nil,
   }
 end
 
@@ -252,9 +253,10 @@ end
 -- (project/environment/app), `filter.limit` of them.
 function Apps:list(filter)
   local where, args = { "(project, environment, name) > (?, ?, ?)" }, { Apps.after(filter.after) }
-  for _, field in ipairs { "project", "environment" } do
+  for field, clause in pairs { project = "project = ?", environment = "environment = ?",
+    tag = "EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)" } do
     if filter[field] then
-      where[#where + 1] = field .. " = ?"
+      where[#where + 1] = clause
       args[#args + 1] = filter[field]
     end
   end
@@ -278,6 +280,34 @@ function Apps.after(key)
       "write project/environment/app of the last app that you have, as in default/production/web")
   end
   return project, environment, name
+end
+
+-- ---- tags ----
+
+-- Raises unless it is a list of tags.
+function Apps.check_tags(list)
+  for _, tag in ipairs(list or {}) do
+    if #tag > 40 or not tag:match "^[%l%d][%l%d._-]*$" then
+      err.raise("bad_request", ("%s is not a tag"):format(json.encode(tag)),
+        "use 1 to 40 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit")
+    end
+  end
+  return list
+end
+
+-- Makes the app's tags those of `list`; or, without one, adds and removes.
+function Apps:tag(app, list, add, remove)
+  local set, tags = {}, json.array {}
+  local now = self:by_id(app.id)
+  for _, tag in ipairs(list or json.decode(now.tags)) do set[tag] = true end
+  for _, tag in ipairs(Apps.check_tags(add) or {}) do set[tag] = true end
+  for _, tag in ipairs(remove or {}) do set[tag] = nil end
+  for tag in pairs(set) do tags[#tags + 1] = tag end
+  table.sort(tags)
+  if json.encode(tags) == now.tags then return end
+  self.d.store:commit {
+    { "UPDATE app SET tags = ?, updated_at = ? WHERE id = ?", json.encode(tags), clock.now(), app.id },
+    self.d.store:event("app.changed", app.id, nil, { tags = tags }) }
 end
 
 -- Statements that note a change of the app, for a commit.
