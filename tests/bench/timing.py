@@ -6,8 +6,8 @@
   timing.py commands N COMMAND...         runs the commands (each one word for a shell) in turn, N times;
                                           prints each one's median in ms, a line a command
   timing.py asks N SOCKET SOCKET PATH...  asks both daemons for each path in turn, N times, %d in it being a
-                                          number of 0 to 9; a line a path: medians in ms of each, CPU in us
-                                          a request of each
+                                          number of 0 to 9; a line a path: medians in ms of each, the median
+                                          of their ratios, CPU in us a request of each
 """
 import glob
 import os
@@ -91,7 +91,9 @@ def asks(count, sockets, paths):
                 ask(door, path.replace("%d", str(n % 10)))
                 times[i].append(ms_since(began))
                 spent[i] += cpu(peer(door)) - before
-        print("%.3f %.3f %.0f %.0f" % (*(statistics.median(t) for t in times), *(c / count / 1000 for c in spent)))
+        ratio = statistics.median(b / a for a, b in zip(*times))
+        medians = [statistics.median(t) for t in times]
+        print("%.3f %.3f %.2f %.0f %.0f" % (*medians, ratio, *(c / count / 1000 for c in spent)))
 
 
 if __name__ == "__main__":

@@ -206,16 +206,15 @@ local function handle(d, request)
     if request.method ~= "OPTIONS" then refuse_method(request, methods) end
     return { status = 204, headers = { allow = methods, server = usual.server } }
   end
-  request.operation = route.id
   authorize(route, user)
   await_recovery(d, request)
   local c = { d = d, path = path, user = user, request = request, query = query_of(route, request),
     body = read_body(route, request) }
-  if request.websocket then return { upgrade = route.handler(c) } end
+  if request.websocket then return { upgrade = route.handler(c) }, route end
   local payload, message, status = (route.list or route.handler)(c)
-  if route.raw or c.raw then return payload end
+  if route.raw or c.raw then return payload, route end
   return { status = status, headers = c.headers and with_usual(c.headers) or usual, body = json.encode {
-    success = true, message = message or "ok", payload = payload } }
+    success = true, message = message or "ok", payload = payload } }, route
 end
 
 -- The server's handler.
@@ -223,9 +222,11 @@ function M.handler(d)
   if d.options.test_endpoints then add "test" end
   usual.server = "nextdeployd/" .. d.version
   return function(request)
-    local ok, answer = pcall(handle, d, request)
-    if not ok then answer = failure(err.from(answer)) end
-    d.metrics.requests:add(1, request.operation or "none", answer.status or request.websocket and 101 or 200)
+    local ok, answer, route = pcall(handle, d, request)
+    if not ok then
+      answer, route = failure(err.from(answer)), match(request)
+    end
+    d.metrics.requests:add(1, route and route.id or "none", answer.status or answer.upgrade and 101 or 200)
     return answer
   end
 end
