@@ -162,6 +162,23 @@ describe("when two meet:", function()
     assert.equal("10.0.1.1:8080", targets(app))
   end)
 
+  it("an instance that is started again gets traffic once it answers", function()
+    local app = w:app("shop", 2)
+    d.docker.containers["shop-1-2"].State.Running = false
+    w:event("die", "shop-1-2")
+    w:until_true(function() return targets(app) == "10.0.1.1:8080" end)
+    local asked, answers = 0, false
+    d.health.probe = function()
+      asked = asked + 1
+      return answers
+    end
+    d.watch:reconcile()
+    w:until_true(function() return asked > 1 end)
+    assert.equal("10.0.1.1:8080", targets(app))
+    answers = true
+    w:until_true(function() return targets(app) == "10.0.1.1:8080 10.0.1.2:8080" end)
+  end)
+
   it("the reconciler acts on what is true when it acts, not when it looked", function()
     local first, second = w:app("first"), w:app("second")
     for _, name in ipairs { "first-1-1", "second-1-1" } do

@@ -78,6 +78,16 @@ end
 
 handlers.die = ended
 
+-- Waits until a restarted instance answers, but not for ever.
+local function await_answer(self, release, row)
+  local probe = Health.probe_of(release, nil, row.process)
+  probe.timeout = 500
+  for _ = 1, READY_TRIES do
+    if self.d.health:probe(row, probe) then return end
+    task.sleep(100)
+  end
+end
+
 -- A live instance that Docker restarted gets traffic once it answers.
 function handlers.start(self, row)
   local d = self.d
@@ -86,14 +96,7 @@ function handlers.start(self, row)
   if not row or row.state ~= "exited" then return end -- a first start: whoever asked for it looks after it
   local app = d.apps:by_id(row.app)
   local release = d.releases:by_id(row.release)
-  if app.live == row.release then
-    local probe = Health.probe_of(release, nil, row.process)
-    probe.timeout = 500
-    for _ = 1, READY_TRIES do
-      if d.health:probe(row, probe) then break end
-      task.sleep(100)
-    end
-  end
+  if app.live == row.release then await_answer(self, release, row) end
   d.store:commit {
     { "UPDATE instance SET state = 'running', started_at = ?, restarts = restarts + 1 WHERE id = ? AND state <> 'gone'",
       clock.now(), row.id },
@@ -239,7 +242,7 @@ function Watch:match_rows(rows, found)
   end
 end
 
--- Starts an instance of a live release that should run.
+-- Starts an instance of a live release that should run; it gets traffic once it answers.
 function Watch:heal(row)
   local d = self.d
   if not should_run(self, row.id) then return end
@@ -248,7 +251,10 @@ function Watch:heal(row)
   local ok, e = pcall(function()
     d.instances:wake(app, release)
     d.instances:set_restart(release, "unless-stopped")
-    d.traffic:retarget(app)
+    task.spawn("answer of " .. row.name, function()
+      await_answer(self, release, row)
+      d.traffic:retarget(app)
+    end)
   end)
   if not ok then log.error(("can't start %s: %s"):format(row.name, tostring(e))) end
 end
