@@ -17,6 +17,12 @@ local function event_query(q, app)
     where[#where + 1] = "event.app = ?"
     args[#args + 1] = app.id
   end
+  for _, field in ipairs { "project", "environment" } do -- without an app: all of one's
+    if not app and q[field] then
+      where[#where + 1] = ("app.%s = ?"):format(field)
+      args[#args + 1] = q[field]
+    end
+  end
   if q.run then
     where[#where + 1] = "event.run = ?"
     args[#args + 1] = q.run
