@@ -9,7 +9,7 @@ local text = require "ndctl.lib.text"
 local help = {
   name = "help",
   summary = "Explain ndctl, or one command, with examples.",
-  args = { { "command", many = true, optional = true } },
+  args = { { "command", many = true, optional = true, complete = "commands" } },
   options = {
     { "man", type = "flag", doc = "as a manual page, for man -l -" },
     { "output", value = "DIR", doc = "with --man: write the pages of all commands there" },

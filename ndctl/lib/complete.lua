@@ -18,7 +18,6 @@ local MOST = 1000 -- apps whose names are offered
 local by_name = {
   app = "apps", context = "contexts", recipe = "recipes", strategy = "recipes", file = "files",
   path = "files", project = "projects", env = "environments", environment = "environments",
-  command = "commands",
 }
 
 -- ---- candidates by kind: function(state) -> list of {value, description} ----

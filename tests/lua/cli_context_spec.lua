@@ -142,6 +142,7 @@ describe("ndctl", function()
     assert.equal(":files", candidates("zsh", "deploy --file x"))
     assert.equal("zsh", candidates("zsh", "completion z"))
     assert.equal("watch", candidates("zsh", "help runs w"))
+    assert.equal("", candidates("zsh", "exec web sta")) -- what it runs is the container's business
     assert.equal("", candidates("zsh", "nonsense "))
     assert.equal("", candidates("zsh", "status ", "unix:///nowhere"))
     assert.equal("", candidates("zsh", "status ", "http://127.0.0.1:1"))
