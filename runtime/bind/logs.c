@@ -485,13 +485,6 @@ static void sink_send(void *io, const char *frame, size_t length)
         nd_ws_send(ws, false, frame, length);
 }
 
-static size_t sink_unsent(void *io)
-{
-    struct nd_ws *ws = nd_ws_object_ws(((struct follow_op *)io)->ws);
-
-    return ws ? nd_ws_buffered(ws) : 0;
-}
-
 static bool sink_full(void *io)
 {
     struct nd_ws *ws = nd_ws_object_ws(((struct follow_op *)io)->ws);
@@ -509,8 +502,7 @@ static void sink_end(void *io, const char *why)
     nd_op_done(op);
 }
 
-static const struct nd_log_sink sink = {
-    .send = sink_send, .unsent = sink_unsent, .full = sink_full, .end = sink_end};
+static const struct nd_log_sink sink = {.send = sink_send, .full = sink_full, .end = sink_end};
 
 static void on_drained(void *arg)
 {

@@ -10,8 +10,7 @@
 
 enum { STEP_BYTES = 256 * 1024 }; /* of frames read from disk at once */
 
-/*   FLUSH → READ ⇄ WAIT → LIVE
- *            └──────┴──────┴──→ OVER, which a job that is still at it outlives */
+/*   FLUSH → READ ⇄ WAIT ⇄ LIVE, and from each of them OVER, which a job still at it outlives */
 enum state {
     FLUSH, /* what was taken in before it came is being written */
     READ,  /* a job reads from disk */
@@ -25,12 +24,13 @@ struct nd_log_follower {
     struct nd_log_app *app;
     struct nd_log_follow_call call;
     enum state state;
-    bool job;      /* one reads for us */
-    bool dropping; /* the sink has no room */
-    bool flushing; /* `flush` is listed */
-    bool starting; /* nd_log_follow_start has not returned */
-    uint64_t dropped, dropped_ever;
-    uint64_t upto; /* seq: where one that doesn't follow ends */
+    bool job;         /* one reads for us */
+    bool counting;    /* ... only to count what is dropped */
+    bool lived;       /* it was LIVE: may be dropped from */
+    bool flushing;    /* `flush` is listed */
+    bool starting;    /* nd_log_follow_start has not returned */
+    uint64_t dropped; /* lines, while a job counts them */
+    uint64_t upto;    /* seq: where one that doesn't follow ends */
     struct nd_log_flush flush;
     struct nd_log_scan scan;
     struct nd_log_frames frames; /* of what is live or recent, filtered */
@@ -57,8 +57,8 @@ static void forget_recent(struct nd_log_app *app)
 
 static void set_state(struct nd_log_follower *f, enum state state)
 {
-    bool before = f->state == READ || f->state == WAIT;
-    bool now = state == READ || state == WAIT;
+    bool before = f->state == READ;
+    bool now = state == READ;
 
     f->app->scanning += now - before;
     f->state = state;
@@ -100,30 +100,27 @@ static void send_frames(struct nd_log_follower *f, const struct nd_log_frames *f
         send_frame(f, frames, &frames->list[i]);
 }
 
-static void drop(struct nd_log_follower *f, uint64_t lines)
+static void tell_dropped(struct nd_log_follower *f, uint64_t lines)
 {
-    f->dropping = f->dropping || lines;
-    f->dropped += lines;
-    f->dropped_ever += lines;
+    char text[48];
+
+    if (!lines)
+        return;
+    snprintf(text, sizeof text, "{\"dropped\":%llu}", (unsigned long long)lines);
+    f->call.sink->send(f->call.io, text, strlen(text));
 }
 
-/* What of a run passes the filter, in `f->frames`; only counts it where it is not to be sent. */
-static uint64_t filter_run(struct nd_log_follower *f, const struct nd_log_run *run, bool make)
+/* What of a run passes the filter, in `f->frames`. */
+static void filter_run(struct nd_log_follower *f, const struct nd_log_run *run)
 {
     struct nd_log_walk walk = {.data = run->records.data, .length = run->records.length};
     struct nd_log_record record;
-    uint64_t lines = 0;
 
     nd_log_frames_clear(&f->frames);
-    while (nd_log_walk_next(&walk, &record)) {
-        if (!nd_log_filter_match(&f->call.filter, &record))
-            continue;
-        lines += record.kind == ND_LOG_LOST ? record.lost : 1;
-        if (make)
+    while (nd_log_walk_next(&walk, &record))
+        if (nd_log_filter_match(&f->call.filter, &record))
             nd_log_frames_add(&f->frames, &record);
-    }
     nd_log_frames_end(&f->frames);
-    return lines;
 }
 
 /* The frames of a run for all who want everything; made once. */
@@ -140,27 +137,24 @@ static const struct nd_log_frames *frames_of(struct nd_log_app *app, const struc
     return &app->frames;
 }
 
+/* Sends a run, as far as it is taken. */
 static void tell(struct nd_log_follower *f, const struct nd_log_run *run)
 {
-    bool open = nd_log_filter_is_open(&f->call.filter) && f->call.filter.after < run->first;
     const struct nd_log_frames *frames = &f->frames;
 
-    if (f->dropping) {
-        drop(f, open ? run->lines : filter_run(f, run, false));
-        return;
-    }
-    if (open)
+    if (nd_log_filter_is_open(&f->call.filter))
         frames = frames_of(f->app, run);
     else
-        filter_run(f, run, true);
+        filter_run(f, run);
     for (size_t i = 0; i < frames->count; i++) {
-        const struct nd_log_frame *frame = &frames->list[i];
-
-        if (f->dropping || f->call.sink->unsent(f->call.io) + frame->length > ND_LOG_UNSENT_MAX)
-            drop(f, frame->lines);
-        else
-            send_frame(f, frames, frame);
+        if (f->call.sink->full(f->call.io)) {
+            set_state(f, WAIT);
+            return;
+        }
+        send_frame(f, frames, &frames->list[i]);
+        f->call.filter.after = frames->list[i].last;
     }
+    f->call.filter.after = run->last;
 }
 
 void nd_log_followers_tell(struct nd_log_app *app, struct nd_log_run *run)
@@ -169,10 +163,8 @@ void nd_log_followers_tell(struct nd_log_app *app, struct nd_log_run *run)
     ND_LIST_EACH (link, &app->followers) {
         struct nd_log_follower *f = ND_CONTAINER(link, struct nd_log_follower, link);
 
-        if (f->state != LIVE)
-            continue;
-        tell(f, run);
-        f->call.filter.after = run->last;
+        if (f->state == LIVE)
+            tell(f, run);
     }
     nd_log_frames_clear(&app->frames);
     if (app->frames.text.capacity > STEP_BYTES)
@@ -203,9 +195,19 @@ static void on_scanned(void *arg, bool ran)
         f->call.tail = ND_LOG_ALL;
         send_frames(f, &f->scan.frames);
         nd_log_frames_fini(&f->scan.frames);
+        if (f->counting)
+            tell_dropped(f, f->dropped);
+        f->counting = false;
         step(f);
     }
     nd_log_app_job_done(app);
+}
+
+static void count_one(void *arg, const struct nd_log_record *record)
+{
+    struct nd_log_follower *f = arg;
+
+    f->dropped += record->kind == ND_LOG_LOST ? record->lost : 1;
 }
 
 static void start_scan(struct nd_log_follower *f)
@@ -223,9 +225,36 @@ static void start_scan(struct nd_log_follower *f)
                                    .tail = f->call.tail,
                                    .most = STEP_BYTES,
                                    .frames = {.app = app->name}};
+    if (f->counting) {
+        f->dropped = 0;
+        f->scan.each = count_one;
+        f->scan.arg = f;
+    }
     f->job = true;
     app->jobs++;
     nd_job_start(app->store->loop, scan_work, on_scanned, f);
+}
+
+/* Gives up what the size cap has removed before it was read, and all of what is too much; true when
+ * a job counts it. */
+static bool drop_behind(struct nd_log_follower *f)
+{
+    struct nd_log_app *app = f->app;
+    uint64_t after = f->call.filter.after;
+    uint64_t first = app->count ? app->list[0].first : app->written + 1;
+    bool open = nd_log_filter_is_open(&f->call.filter);
+
+    if (f->lived && app->written - after > ND_LOG_BEHIND_MAX) {
+        f->counting = !open;
+        if (open) {
+            tell_dropped(f, app->written - after);
+            f->call.filter.after = app->written;
+        }
+    } else if (open && after > 0 && first > after + 1) {
+        tell_dropped(f, first - after - 1);
+        f->call.filter.after = first - 1;
+    }
+    return f->counting;
 }
 
 /* Sends the next of what was written while it read from disk; false where that isn't in memory. */
@@ -240,7 +269,7 @@ static bool take_recent(struct nd_log_follower *f)
             continue;
         if (run->first > f->call.filter.after + 1)
             return false;
-        filter_run(f, run, true);
+        filter_run(f, run);
         send_frames(f, &f->frames);
         f->call.filter.after = run->last;
         return true;
@@ -252,19 +281,22 @@ static void step(struct nd_log_follower *f)
 {
     set_state(f, READ);
     for (;;) {
-        uint64_t after = f->call.filter.after;
-
-        if (after >= f->upto) {
+        if (f->call.sink->full(f->call.io)) {
+            set_state(f, WAIT);
+            return;
+        }
+        if (f->call.tail == ND_LOG_ALL && drop_behind(f)) {
+            start_scan(f);
+            return;
+        }
+        if (f->call.filter.after >= f->upto) {
             end(f, NULL);
             return;
         }
-        if (after >= f->app->written) {
+        if (f->call.filter.after >= f->app->written) {
             f->call.filter.since = 0; /* all that comes is later */
+            f->lived = true;
             set_state(f, LIVE);
-            return;
-        }
-        if (f->call.sink->full(f->call.io)) {
-            set_state(f, WAIT);
             return;
         }
         if (f->call.tail != ND_LOG_ALL || !take_recent(f)) {
@@ -282,6 +314,8 @@ static void begin(void *arg)
     f->flushing = false;
     if (f->call.filter.after > last || f->call.tail == 0)
         f->call.filter.after = last; /* what is yet to come gets no number below that */
+    if (f->call.tail == 0)
+        f->call.tail = ND_LOG_ALL;
     f->upto = f->call.follow ? UINT64_MAX : last;
     step(f);
 }
@@ -310,14 +344,6 @@ struct nd_log_follower *nd_log_follow_start(struct nd_log_app *app, struct nd_lo
 
 void nd_log_follow_drained(struct nd_log_follower *f)
 {
-    char text[48];
-
-    if (f->dropping) {
-        snprintf(text, sizeof text, "{\"dropped\":%llu}", (unsigned long long)f->dropped);
-        f->dropping = false;
-        f->dropped = 0;
-        f->call.sink->send(f->call.io, text, strlen(text));
-    }
     if (f->state == WAIT)
         step(f);
 }
@@ -325,11 +351,6 @@ void nd_log_follow_drained(struct nd_log_follower *f)
 void nd_log_follow_stop(struct nd_log_follower *f)
 {
     leave(f);
-}
-
-uint64_t nd_log_follow_dropped(const struct nd_log_follower *f)
-{
-    return f->dropped_ever;
 }
 
 void nd_log_followers_end(struct nd_log_app *app, const char *why)

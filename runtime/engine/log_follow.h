@@ -1,11 +1,12 @@
 /*
  * log_follow.h - one who reads an app's log: what is stored first, then what comes.
  *
- * A follower that begins in the past reads from disk at its own pace, and loses nothing. Once it
- * has come to the end it is *live*: what is written is told to it at once. A live follower who
- * doesn't take what it is told isn't waited for, and nothing is kept for it: lines beyond
- * ND_LOG_UNSENT_MAX are dropped, and when it takes again it is first told how many they were:
- * {"dropped":N}.
+ * A follower that begins in the past reads from disk at its own pace. Once it has come to the end
+ * it is *live*: what is written is told to it at once. One who doesn't take what it is told isn't
+ * waited for, and nothing is kept for it in memory: it reads on from disk when it takes again. But
+ * if by then it is more than ND_LOG_BEHIND_MAX lines behind, these are dropped, it is told how many
+ * they were, {"dropped":N}, and is live again. The count is exact; with a filter it is that of the
+ * lines that pass it and which the size cap has not removed meanwhile.
  */
 #ifndef ND_ENGINE_LOG_FOLLOW_H
 #define ND_ENGINE_LOG_FOLLOW_H
@@ -13,13 +14,12 @@
 #include "engine/log_scan.h"
 #include "engine/log_store.h"
 
-enum { ND_LOG_UNSENT_MAX = 512 * 1024 }; /* bytes told and not yet taken */
+enum { ND_LOG_BEHIND_MAX = 100 * 1000 }; /* lines */
 
 /* Where frames go. None of these may call the follower back, or end it. */
 struct nd_log_sink {
     void (*send)(void *io, const char *frame, size_t length);
-    size_t (*unsent)(void *io);
-    bool (*full)(void *io); /* nd_log_follow_drained will be called */
+    bool (*full)(void *io); /* it doesn't take more now; nd_log_follow_drained will be called */
     /* It is over: all was told (why is NULL), or why not. The follower is dead afterwards. */
     void (*end)(void *io, const char *why);
 };
@@ -37,6 +37,5 @@ struct nd_log_follower *nd_log_follow_start(struct nd_log_app *app,
                                             struct nd_log_follow_call *call);
 void nd_log_follow_drained(struct nd_log_follower *f);
 void nd_log_follow_stop(struct nd_log_follower *f); /* nothing is sent any more, nor `end` called */
-uint64_t nd_log_follow_dropped(const struct nd_log_follower *f); /* lines, ever */
 
 #endif

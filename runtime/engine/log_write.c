@@ -4,6 +4,8 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -16,7 +18,7 @@ enum {
     FOLLOWERS_A_MS = 32,       /* ... and a millisecond more for so many followers */
     FULL_BYTES = 256 * 1024,   /* what doesn't wait */
     RETRY_MS = 1000,           /* after a write that failed */
-    RECENT_MAX = 4 * 1024 * 1024,
+    RECENT_MAX = 512 * 1024,   /* bytes */
 };
 
 /* --- what is too much ------------------------------------------------------------------------- */
@@ -86,25 +88,28 @@ static void keep_to_size(struct nd_log_app *app)
 
 struct sealing {
     struct nd_log_app *app;
+    uv_thread_t thread;
+    uv_async_t ended;
     struct nd_log_segment segment; /* a copy, that the job works on */
     struct nd_err err;
     bool failed;
 };
 
+/* A thread of its own, with the least priority: nobody waits for it, and what apps and followers
+ * need of the processors comes first. (One of the pool's could not be raised again.) */
 static void seal_work(void *arg)
 {
     struct sealing *s = arg;
 
+    setpriority(PRIO_PROCESS, (id_t)gettid(), 19);
     s->failed = nd_log_segment_seal(s->app->dir, &s->segment, &s->err) < 0;
+    uv_async_send(&s->ended);
 }
 
-static void on_sealed(void *arg, bool ran)
+static void take_sealed(struct sealing *s)
 {
-    struct sealing *s = arg;
     struct nd_log_app *app = s->app;
-    struct nd_log_store *store = app->store;
 
-    (void)ran;
     for (int i = 0; i < app->count; i++) {
         struct nd_log_segment *segment = &app->list[i];
 
@@ -117,12 +122,28 @@ static void on_sealed(void *arg, bool ran)
     }
     if (s->failed)
         nd_log(ND_LOG_WARN, "a log of '%s' stays as it is: %s", app->name, s->err.message);
+}
+
+static void on_sealed(uv_handle_t *handle)
+{
+    struct sealing *s = handle->data;
+    struct nd_log_app *app = s->app;
+    struct nd_log_store *store = app->store;
+
+    take_sealed(s);
     free(s);
     store->sealing = NULL;
     keep_to_size(app);
-    if (!store->closing)
-        nd_log_app_seal(store);
+    nd_log_app_seal(store);
     nd_log_app_job_done(app);
+}
+
+static void on_seal_ended(uv_async_t *async)
+{
+    struct sealing *s = async->data;
+
+    uv_thread_join(&s->thread);
+    uv_close((uv_handle_t *)async, on_sealed);
 }
 
 static bool seal_one(struct nd_log_app *app)
@@ -139,9 +160,12 @@ static bool seal_one(struct nd_log_app *app)
         s = nd_alloc(sizeof *s);
         s->app = app;
         s->segment = *segment;
+        s->ended.data = s;
+        uv_async_init(&app->store->loop->uv, &s->ended, on_seal_ended);
+        if (uv_thread_create(&s->thread, seal_work, s) != 0)
+            abort(); /* a process that gets no thread can't do anything else either */
         app->jobs++;
         app->store->sealing = app;
-        nd_job_start(app->store->loop, seal_work, on_sealed, s);
         return true;
     }
     return false;

@@ -374,6 +374,8 @@ static void lines_the_disk_refuses_wait_and_then_are_counted(void **state)
     free(got);
 }
 
+enum { UNSENT_MOST = 256 * 1024 };
+
 /* --- followers -------------------------------------------------------------------------------- */
 
 struct reader {
@@ -407,14 +409,9 @@ static void reader_send(void *io, const char *frame, size_t length)
     nd_buf_adds(&r->text, "\n");
 }
 
-static size_t reader_unsent(void *io)
-{
-    return ((struct reader *)io)->unsent;
-}
-
 static bool reader_full(void *io)
 {
-    return ((struct reader *)io)->unsent > ND_LOG_UNSENT_MAX / 2;
+    return ((struct reader *)io)->unsent > UNSENT_MOST;
 }
 
 static void reader_end(void *io, const char *why)
@@ -424,7 +421,7 @@ static void reader_end(void *io, const char *why)
 }
 
 static const struct nd_log_sink sink = {
-    .send = reader_send, .unsent = reader_unsent, .full = reader_full, .end = reader_end};
+    .send = reader_send, .full = reader_full, .end = reader_end};
 
 static void follow(struct fixture *f, struct reader *r, struct nd_log_filter filter, uint64_t tail,
                    bool on)
@@ -468,6 +465,19 @@ static void a_follower_gets_what_was_and_what_comes_without_a_gap(void **state)
     nd_buf_fini(&once.text);
 }
 
+static void go_on(struct fixture *f, struct reader *r, uint64_t wanted)
+{
+    int64_t until = nd_clock_monotonic() + 20000;
+
+    r->unsent = 0;
+    r->stalled = false;
+    nd_log_follow_drained(r->follower);
+    while (r->lines + r->dropped < wanted && nd_clock_monotonic() < until) {
+        uv_run(&f->loop.uv, UV_RUN_NOWAIT);
+        usleep(100);
+    }
+}
+
 static void a_reader_who_stalls_is_told_exactly_how_much_it_missed(void **state)
 {
     struct fixture *f = *state;
@@ -478,23 +488,29 @@ static void a_reader_who_stalls_is_told_exactly_how_much_it_missed(void **state)
     follow(f, &good, (struct nd_log_filter){0}, 0, true);
     flush(f);
     slow.stalled = picky.stalled = true;
-    print_many(f, 1, 30000);
-    assert_true(slow.unsent <= ND_LOG_UNSENT_MAX);
-    assert_true(picky.unsent <= ND_LOG_UNSENT_MAX);
-    assert_int_equal(good.lines, 30000);
-    assert_int_equal(slow.dropped, 0); /* it can't be told yet */
-    slow.unsent = picky.unsent = 0;
-    slow.stalled = picky.stalled = false;
-    nd_log_follow_drained(slow.follower);
-    nd_log_follow_drained(picky.follower);
-    assert_true(slow.dropped > 20000);
-    assert_int_equal(slow.lines + slow.dropped, 30000);
-    assert_int_equal(picky.lines + picky.dropped, 3000);
-    assert_true(picky.dropped > 0);
+    print_many(f, 1, 60000);
+    assert_true(slow.unsent <= UNSENT_MOST + ND_LOG_FRAME_MAX);
+    assert_true(picky.unsent <= UNSENT_MOST + ND_LOG_FRAME_MAX);
+    assert_int_equal(good.lines, 60000);
+    assert_true(slow.lines < 10000);
+    go_on(f, &slow, 60000); /* not too far behind: it gets them all */
+    go_on(f, &picky, 6000);
+    assert_int_equal(slow.dropped + picky.dropped, 0);
+    assert_int_equal(slow.lines, 60000);
+    assert_int_equal(picky.lines, 6000);
+    slow.stalled = picky.stalled = true;
+    print_many(f, 1, 150000);
+    go_on(f, &slow, 210000);
+    go_on(f, &picky, 21000);
+    assert_int_equal(slow.lines + slow.dropped, 210000);
+    assert_true(slow.dropped > 100000);
+    assert_int_equal(picky.lines + picky.dropped, 21000);
+    assert_true(picky.dropped > 10000);
     print(f, "number 7 again");
     flush(f);
-    assert_int_equal(slow.lines + slow.dropped, 30001);
-    assert_int_equal(picky.lines + picky.dropped, 3001);
+    assert_int_equal(slow.lines + slow.dropped, 210001);
+    assert_int_equal(picky.lines + picky.dropped, 21001);
+    assert_int_equal(good.lines, 210001);
     nd_log_follow_stop(slow.follower);
     nd_log_follow_stop(picky.follower);
     nd_log_follow_stop(good.follower);

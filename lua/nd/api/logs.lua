@@ -59,8 +59,8 @@ return {
     summary = "Lines of the app's containers, as a WebSocket; asked without an upgrade, as a list.",
     doc = "A frame is one line or an array of lines, at most 64 KiB. Lines are numbered by `seq`, for each app and "
       .. "through restarts of the daemon; `since=SEQ` resumes after any of them. They are kept when the container "
-      .. "is gone, up to a size for each app (`log_bytes`, 64M). A reader who follows and doesn't read fast enough "
-      .. "is not waited for: it is told how many lines it was not sent, as {\"dropped\": N}. Lines that came "
+      .. "is gone, up to a size for each app (`log_bytes`, 64M). A reader who follows and falls more than 100,000 "
+      .. "lines behind is not sent these, but told how many they were: {\"dropped\": N}. Lines that came "
       .. "faster than the disk took them are told in the same way, with the seq of the last of them. A line of more "
       .. "than 8 KiB comes in pieces. A plain GET gets at most 5,000 lines, the last ones.",
     payload = s.list(entry), frames = s.one_of(s.ref "LogLine", s.ref "LogDropped", s.list(entry)),
