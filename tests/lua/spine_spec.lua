@@ -1,5 +1,6 @@
 -- spine_spec.lua - what a person, a run, the reconciler and Docker's events ask for at the same time.
 
+local json = require "json"
 local task = require "task"
 local World = require "tests.lua.spine_world"
 
@@ -160,6 +161,14 @@ describe("when two meet:", function()
     assert.is_false(ok)
     assert.equal("unhealthy", e.code)
     assert.equal("10.0.1.1:8080", targets(app))
+  end)
+
+  it("traffic is switched to a release that has only schedules", function()
+    local app = w:app("shop")
+    local new = w:release(app, 2, "healthy", 0, { processes = json.decode '{"tick": {"kind": "cron"}}' })
+    local switch = require("nd.effect").find "app.switch"
+    switch.act({ d = d, app = app }, "shop", { release = new.number })
+    assert.equal(new.id, w:row("SELECT live FROM app WHERE id = ?", app.id).live)
   end)
 
   it("an instance that is started again gets traffic once it answers", function()

@@ -213,19 +213,29 @@ function Releases:offline(app)
   d.schedule:look(app)
 end
 
+-- Has it all its instances? Not if its removal was interrupted.
+local function whole(self, release)
+  local count = 0
+  for _, process in ipairs(Process.list(json.decode(release.config), Process.LONG)) do
+    count = count + process.replicas
+  end
+  return #self:instances(release) >= count
+end
+
 -- Raises unhealthy where an instance has ended since it was healthy: nobody is to be sent there.
 function Releases:check_runs(app, release)
   if self:live(app) and self:live(app).id == release.id then return end
-  local rows = self:instances(release)
-  for _, row in ipairs(rows) do
+  for _, row in ipairs(self:instances(release)) do
     local found = row.state ~= "running" and self.d.docker:inspect(row.container or row.name)
-    if row.state ~= "running" and not (found and found.State.Running) then
+    if found and found.State.Running then -- a late word of its last death
+      self.d.store:commit { { "UPDATE instance SET state = 'running' WHERE id = ? AND state = 'exited'", row.id } }
+    elseif row.state ~= "running" then
       err.raise("unhealthy", ("release %d is not healthy: its instance %s has ended"):format(release.number, row.name),
         ("see its last lines: `ndctl logs %s`; the old version was not touched"):format(app.name))
     end
   end
-  if #rows == 0 then
-    err.raise("unhealthy", ("release %d has no instance"):format(release.number), "start it first")
+  if not whole(self, release) then
+    err.raise("unhealthy", ("release %d doesn't have all its instances"):format(release.number), "start it first")
   end
 end
 
@@ -294,15 +304,6 @@ function Releases:remove_by_key(app, key)
 end
 
 -- ---- going back ----
-
--- Has it all its instances? Not if its removal was interrupted.
-local function whole(self, release)
-  local count = 0
-  for _, process in ipairs(Process.list(json.decode(release.config), Process.LONG)) do
-    count = count + process.replicas
-  end
-  return #self:instances(release) >= count
-end
 
 -- Makes a release run: as it does already (draining), its stopped containers (kept), or new ones
 -- from its image (gone).
