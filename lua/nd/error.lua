@@ -22,7 +22,7 @@ local codes = {
   [413] = "too_large",
   [422] = "unhealthy deadline recipe_failed recipe_error start_failed cancelled stuck worker_died "
     .. "release_failed",
-  [502] = "docker_unreachable docker_error docker_refused docker_protocol docker_version proxy_down "
+  [502] = "cert_failed docker_unreachable docker_error docker_refused docker_protocol docker_version proxy_down "
     .. "proxy_refused pull_failed registry_denied registry_unreachable netfilter_failed",
   [503] = "shutting_down",
   [504] = "timeout docker_timeout recipe_timeout",

@@ -167,6 +167,47 @@ describe("nginx", function()
     assert.truthy(report.kinds.new.ok > 100)
   end)
 
+  it("hands on each event of a stream when it comes, and takes bodies without end", function()
+    local go, heard = dir .. "/go", dir .. "/heard"
+    children.late = edge.background("streaming app", { "python3", "-c", [[
+import http.server, os, sys, time
+class App(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        self.wfile.write(b"data: 1\n\n")
+        while not os.path.exists(sys.argv[2]): time.sleep(0.01)
+        self.wfile.write(b"data: 2\n\n")
+        self.close_connection = True
+    def do_PUT(self):
+        left = size = int(self.headers["Content-Length"])
+        while left: left -= len(self.rfile.read(min(left, 1 << 16)))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"%d" % size)
+        self.close_connection = True
+    def log_message(self, *args): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), App).serve_forever()
+]], tostring(port_none), go })
+    p:set("sse.test", "127.0.0.1:" .. port_none, "off")
+    local url = "http://127.0.0.1:" .. http_port .. "/"
+    wait_for("the app", function()
+      return http.request { url = url, method = "PUT", headers = { Host = "sse.test" }, body = "x" }.body == "1"
+    end)
+    local listener = edge.background("listener", { "curl", "-sN", "--max-time", "8", "-o", heard,
+      "-H", "Host: sse.test", url })
+    wait_for("the first event", function() return fs.read(heard) == "data: 1\n\n" end)
+    fs.write(go, "")
+    wait_for("the second event", function() return fs.read(heard) == "data: 1\n\ndata: 2\n\n" end)
+    listener:wait()
+    fs.write(dir .. "/large", ("x"):rep(1 << 25))
+    assert.equal(tostring(1 << 25), process.run { argv = { "curl", "-s", "--max-time", "8", "-T", dir .. "/large",
+      "-H", "Host: sse.test", url } }.stdout)
+    stop "late"
+  end)
+
   it("says so when nothing answers", function()
     p:set("late.test", "127.0.0.1:" .. port_none, "off")
     local r = get "late.test"
