@@ -425,6 +425,8 @@ static int handled(lua_State *L, int status, lua_KContext context)
         return answer_stream(L, r, result);
     } else {
         answer_whole(L, r, result);
+        lua_pushnil(L);
+        lua_setmetatable(L, 1); /* nothing is left for the collector to do */
     }
     r->task = NULL;
     return 0;

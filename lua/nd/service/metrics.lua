@@ -72,8 +72,14 @@ end
 local Counter = {}
 Counter.__index = Counter
 
+local function key_of(first, second, ...)
+  if not second then return first or "" end
+  if not ... then return first .. "\0" .. second end
+  return table.concat({ first, second, ... }, "\0")
+end
+
 function Counter:add(n, ...)
-  local key = table.concat({ ... }, "\0")
+  local key = key_of(...)
   self.values[key] = (self.values[key] or 0) + n
   if self.texts[key] then return end
   local labels, values = {}, { ... }
