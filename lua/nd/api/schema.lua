@@ -145,9 +145,19 @@ end
 -- Raises bad_request naming the path in the body ("$.env.PORT").
 function M.check(schema, value) check(schema, value, "$") end
 
+local function is_any_text(schema)
+  return schema and schema.type == "string" and not schema.enum and not schema.minLength and not schema.maxLength
+end
+
 -- Query strings are texts: turns them into what the schema says, and checks them.
 function M.query(schema, query)
   local out = {}
+  local only, text = next(query)
+  if not only then return out end
+  if next(query, only) == nil and is_any_text(schema[only]) then -- as in most requests
+    out[only] = text
+    return out
+  end
   for _, name in ipairs(sorted(query)) do
     local want, value = schema[name], query[name]
     if not want then
