@@ -2,7 +2,7 @@
 --
 --   edge.bin                          directory of the built programs
 --   edge.ports(n) -> port...          that nobody listens on, apart for each test process
---   edge.wait_for(what, fn) -> value  until fn returns one, for 5 s
+--   edge.wait_for(what, fn) -> value  until fn returns one, for 20 s
 --   edge.background(name, argv, env)  a task that runs a program
 --   edge.code_of(fn, ...) -> code, error     of what it raises
 --   edge.app(port, version)           nd-sample in the background, once it answers
@@ -33,7 +33,7 @@ function edge.ports(count)
 end
 
 function edge.wait_for(what, fn)
-  for _ = 1, 500 do
+  for _ = 1, 2000 do
     local ok, value = pcall(fn)
     if ok and value then return value end
     task.sleep(10)
