@@ -211,7 +211,6 @@ local function quietly(row, example)
 end
 
 local function try(row, example, env, more)
-  prepare(row)
   local words, options = quietly(row, example)
   for _, word in ipairs(more or {}) do words[#words + 1] = word end
   options.env = env
@@ -307,8 +306,6 @@ describe("ndctl", function()
       for _, example in ipairs(row.examples) do
         assert.truthy(help:find("  " .. example[1] .. "\n", 1, true), example[1] .. " isn't in its help")
       end
-      local man = done { "help", "--man", (row.path:match("^%S+")) }
-      assert.truthy(man:find("^%.TH"))
     end)
 
     it(row.path .. " does what its examples say", function()
@@ -336,8 +333,13 @@ describe("ndctl", function()
     it(row.path .. " has the right exit status for each kind of error", function()
       local example = example_of(row)
       if not example then return end
-      for _, kind in ipairs(kinds) do
-        local got, wanted = kind[2](row, example)
+      prepare(row)
+      local tries = {}
+      for i, kind in ipairs(kinds) do
+        tries[i] = task.spawn(kind[1], kind[2], row, example)
+      end
+      for i, kind in ipairs(kinds) do
+        local got, wanted = tries[i]:join()
         if got then
           note(row, kind[1], got)
           assert.equal(wanted, got, ("%s, wrong %s"):format(row.path, kind[1]))

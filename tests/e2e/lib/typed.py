@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""typed.py SHELL TEXT - types TEXT and a tab into a real, interactive shell that has ndctl's completion,
-and prints the line as the shell has it then (without blanks at its end).
+"""typed.py SHELL TEXT... - types each TEXT and a tab into a real, interactive shell that has ndctl's
+completion, and prints the line as the shell has it then (without blanks at its end).
 
 The line is made to print itself: a key is bound that hands the shell's own line buffer to a file, so
 that nothing has to be read off the screen.
@@ -14,7 +14,7 @@ import time
 
 DEADLINE = 40  # s
 
-shell, text = sys.argv[1:3]
+shell, texts = sys.argv[1], sys.argv[2:]
 answer = tempfile.mktemp(prefix="typed-")
 ready = answer + ".ready"
 
@@ -81,8 +81,10 @@ try:
         script.flush()
         os.write(terminal, f"source {script.name}\n".encode())
         pump(lambda: os.path.exists(ready))
-    os.write(terminal, text.encode() + b"\t")
-    print(told())
+    for text in texts:
+        os.write(terminal, text.encode() + b"\t")
+        print(told(), flush=True)
+        os.write(terminal, b"\x15")  # kills the line
 finally:
     for path in (answer, ready):
         if os.path.exists(path):
