@@ -159,7 +159,8 @@ end
 function Jobs:remove(job)
   local d = self.d
   local ok, e = pcall(d.docker.remove, d.docker, job.name, { force = true, volumes = true })
-  if not ok and e.code ~= "docker_not_found" then error(e, 0) end
+  -- docker_conflict: it is being removed already, by the sweep at a start
+  if not ok and e.code ~= "docker_not_found" and e.code ~= "docker_conflict" then error(e, 0) end
   container.drop_secrets(d, job.name)
   pcall(d.network.container_gone, d.network, job.address)
   d.store:post { { "UPDATE job SET gone_at = ? WHERE id = ?", clock.now(), job.id } }
