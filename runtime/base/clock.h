@@ -12,7 +12,7 @@
 
 int64_t nd_clock_wall(void);
 int64_t nd_clock_monotonic(void);
-uint64_t nd_clock_nanos(void);  /* monotonic, for measuring */
+uint64_t nd_clock_nanos(void); /* monotonic, for measuring */
 
 /* Shifts what nd_clock_wall returns by `ms`; for tests. */
 void nd_clock_shift(int64_t ms);

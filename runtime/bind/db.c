@@ -36,7 +36,7 @@
 #define BLOB_META "nd.blob"
 
 struct db {
-    struct nd_store *store; /* owned; NULL after close */
+    struct nd_store *store;  /* owned; NULL after close */
     struct nd_statement get; /* the last read on the loop; kept until the next: errors leak none */
     struct nd_memo memo;
 };
