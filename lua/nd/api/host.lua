@@ -26,13 +26,14 @@ local function doctor(c)
   for _, checks in ipairs { d.network:check(), d.proxy:check() } do
     for _, check in ipairs(checks) do list[#list + 1] = check end
   end
-  add(list, "orphans", #d.watch.unknown == 0, ("%d containers of unknown runs"):format(#d.watch.unknown),
+  local unknown = d.watch:strangers()
+  add(list, "orphans", #unknown == 0, ("%d containers of unknown runs"):format(#unknown),
     "they carry our label, but this database does not know their run; look at them before removing any")
   add(list, "machine", not d.store.cloned, d.store.cloned and "this database was made on another machine"
     or "this database belongs to this machine", "nothing unknown is removed here")
   local live = 0
   for _ in pairs(d.runs.live) do live = live + 1 end
-  return { checks = list, unknown = d.watch.unknown, live_runs = live, database_bytes = d.store:size(),
+  return { checks = list, unknown = unknown, live_runs = live, database_bytes = d.store:size(),
     instance = d.store.instance, version = d.version }
 end
 

@@ -276,6 +276,17 @@ function Watch:judge_strangers(found)
   self.unknown = unknown
 end
 
+-- The containers of unknown runs that are there now; the last look at everything may be a minute old.
+function Watch:strangers()
+  local there = json.array {}
+  for _, c in ipairs(self.unknown) do
+    local ok, found = pcall(self.d.docker.inspect, self.d.docker, c.id)
+    if not ok or found then there[#there + 1] = c end
+  end
+  self.unknown = there
+  return there
+end
+
 -- What a run left behind because Docker was away when it ended.
 function Watch:tidy_apps()
   for _, app in ipairs(self.d.store:all [[SELECT DISTINCT app.* FROM release JOIN app ON app.id = release.app
