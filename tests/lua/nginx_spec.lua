@@ -361,6 +361,8 @@ while True:
     it("goes on with a move that a restart of the daemon interrupted", function()
       local at = "127.0.0.1:" .. port_a
       p:set("a.test", at, "off", "caddy")
+      p.mover:cancel() -- as the end of its process does
+      p.mover:wait()
       local other = new()
       other:set_all { ["a.test"] = { at = at, tls = "off", proxy_type = "caddy" } }
       assert.is_true(on "caddy" and on "nginx")
