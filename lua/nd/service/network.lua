@@ -3,7 +3,8 @@
 -- A deploy moves one service address from old instances to new ones by one iptables-restore, and
 -- nothing else changes: not the proxy, not the callers, not established connections. This module
 -- owns the instance's chains, its route, its bridges, and who has which address. What the rules
--- look like is in network_rules.lua, how the range is divided in network_address.lua.
+-- look like is in network_rules.lua, how the range is divided in network_address.lua, what is kept
+-- on disk in network_state.lua.
 --
 --   network.new{ instance="3fa2", cidr="10.201.0.0/16", state_dir=, docker=d|nil, store=s|nil,
 --                on_event=function(kind, data)|nil } -> net   checks the arguments, nothing else
@@ -55,6 +56,7 @@ local host = require "nd.service.network_host"
 local iptables = require "nd.service.iptables"
 local publish = require "nd.service.network_publish"
 local rules = require "nd.service.network_rules"
+local state = require "nd.service.network_state"
 
 local network = {}
 local Network = {}
@@ -63,7 +65,6 @@ Network.__index = Network
 local REST = 120 * 1000      -- ms; what conntrack keeps a closed connection for
 local CLAIM = 60 * 1000        -- ms; by then the container exists, or never will
 local CHECK_EVERY = 60 * 1000
-local WRITE_AFTER = 200        -- ms after a change
 local LABEL = "nextdeploy.instance"
 
 local function fail(code, hint, format, ...)
@@ -77,13 +78,6 @@ end
 local function service_key(key)
   return string.format("%s/%s/%d", app_key(key), key.process or "web", key.port or 80)
     .. (key.proto == "udp" and "/udp" or "")
-end
-
-local function sorted_keys(t)
-  local keys = {}
-  for k in pairs(t) do keys[#keys + 1] = k end
-  table.sort(keys)
-  return keys
 end
 
 function network.new(o)
@@ -126,112 +120,12 @@ local function locked(self, fn, ...)
   return table.unpack(result, 2, result.n)
 end
 
--- What the rules should say now.
-local function model(self)
-  local services, bridges = {}, {}
-  for _, s in pairs(self.services) do
-    if not s.freed_at then services[s.index] = s end
-  end
-  for _, b in pairs(self.bridges) do
-    if not b.freed_at then bridges[b.index] = b end
-  end
-  return { services = services, bridges = bridges }
-end
-
----- what is kept on disk ----
-
-local function rows(map)
-  local out = json.array {}
-  for _, key in ipairs(sorted_keys(map)) do
-    local row = { key = key }
-    for k, v in pairs(map[key]) do row[k] = k == "targets" and json.array(v) or v end
-    row.held = nil
-    out[#out + 1] = row
-  end
-  return out
-end
-
-local function write_files(self)
-  local version = self.version
-  fs.mkdir(self.dir, 448) -- 0700
-  fs.write(self.dir .. "/net.json", json.encode({
-    version = 1, instance = self.layout.instance, cidr = self.layout.cidr,
-    backend = self.backend and self.backend.kind, sysctls = self.sysctls,
-    services = rows(self.services), bridges = rows(self.bridges),
-  }, true) .. "\n", 384) -- 0600
-  fs.write(self.dir .. "/rules.v4", rules.file(self.layout, model(self)), 384)
-  self.saved = version
-end
-
 local function changed(self)
   self.version = self.version + 1
   self.dirty:notify()
 end
 
-function Network:flush()
-  while self.saved < self.version do
-    if self.writing then
-      self.written:wait()
-    else
-      self.writing = true
-      local ok, err = pcall(write_files, self)
-      self.writing = nil
-      self.written:notify()
-      if not ok then error(err, 0) end
-    end
-  end
-end
-
--- Off the path of a deploy: the files matter only to a boot at which no daemon starts.
-local function writer(self)
-  while true do
-    if self.saved == self.version then self.dirty:wait() end
-    task.sleep(WRITE_AFTER)
-    local ok, err = pcall(self.flush, self)
-    if not ok then
-      if type(err) == "table" and err.code == "cancelled" then error(err, 0) end
-      self.on_event("network.failed", { doing = "writing " .. self.dir, error = err })
-      task.sleep(1000)
-    end
-  end
-end
-
-local function keep(self, kind, key, row)
-  if not self.store then return end
-  local copy = row and {} or nil
-  for k, v in pairs(row or {}) do
-    if k ~= "targets" and k ~= "held" then copy[k] = v end
-  end
-  self.store:put(kind, key, copy)
-end
-
--- Rows from the store; targets, which only say what the rules last said, from net.json.
-local function load(self)
-  local path = self.dir .. "/net.json"
-  local state = fs.exists(path) and json.decode(fs.read(path)) or {}
-  if state.instance and state.instance ~= self.layout.instance
-    or state.cidr and state.cidr ~= self.layout.cidr then
-    state = {} -- another instance or range: nothing of it is ours to apply
-  end
-  self.last_backend = state.backend
-  self.sysctls = state.sysctls or {}
-  for name, kind in pairs { services = "service", bridges = "bridge" } do
-    local map = self.store and self.store:all(kind) or {}
-    for _, row in ipairs(state[name] or {}) do
-      local key = row.key
-      row.key = nil
-      if not self.store then
-        map[key] = row
-      elseif map[key] and map[key].index == row.index then
-        map[key].targets = row.targets
-      end
-    end
-    for _, row in pairs(map) do
-      if kind == "service" then row.targets = row.targets or {} end
-    end
-    self[name] = map
-  end
-end
+function Network:flush() state.flush(self) end
 
 ---- the kernel's side ----
 
@@ -251,7 +145,7 @@ local function apply(self, text)
 end
 
 local function mend(self, all)
-  local text, wrong = rules.mend(self.layout, model(self), self.backend:save(), all)
+  local text, wrong = rules.mend(self.layout, rules.model(self), self.backend:save(), all)
   if text then self.backend:restore(text) end
   self.unsure = nil
   return wrong
@@ -303,7 +197,7 @@ local function watcher(self)
 end
 
 local function begin(self)
-  load(self)
+  state.load(self)
   self.backend = iptables.find(self.last_backend)
   -- At boot what was served is served again, whatever has come to the host since: no check.
   if not self.restoring then host.check_range(self.layout, self.backend:save()) end
@@ -333,7 +227,7 @@ function Network:start()
   self.starting = nil
   self.started:notify()
   if not ok then error(err, 0) end
-  self.writer = task.spawn("network writer", writer, self)
+  self.writer = task.spawn("network writer", state.writer, self)
   self.watcher = task.spawn("network watch", watch_for_ever, self)
 end
 
@@ -362,11 +256,11 @@ local function next_index(self, kind, map, count, range)
   local taken, newest = {}, 0
   local flows = netfilter.flows { within = range, open = true }
   local now = clock.now()
-  for _, key in ipairs(sorted_keys(map)) do
+  for _, key in ipairs(rules.sorted(map)) do
     local row = map[key]
     if row.freed_at and now - row.freed_at >= REST and not flows[row.address or row.gateway] then
       map[key] = nil
-      keep(self, kind, key, nil)
+      state.keep(self, kind, key, nil)
     else
       taken[row.index] = true
       newest = math.max(newest, row.index)
@@ -406,7 +300,7 @@ function Network:service(key)
           proto = key.proto or "tcp", comment = name, targets = {} }
       end
       s.freed_at, s.targets, s.published, s.held = nil, {}, nil, nil
-      keep(self, "service", name, s)
+      state.keep(self, "service", name, s)
       self.services[name] = s
       apply(self, rules.add(self.layout, s.index, s))
       changed(self)
@@ -471,7 +365,7 @@ function Network:switch_all(wanted)
       for _, c in ipairs(changes) do c.service.targets, c.service.published = c.before, c.had end
       error(err, 0)
     end
-    for _, c in ipairs(ports) do keep(self, "service", c.name, c.service) end
+    for _, c in ipairs(ports) do state.keep(self, "service", c.name, c.service) end
     changed(self)
   end)
   for _, c in ipairs(changes) do
@@ -496,7 +390,7 @@ function Network:hold(app, on)
       end
     end
     if #services == 0 then return end
-    local ok, err = pcall(apply, self, rules.hold(self.layout, model(self), services, on))
+    local ok, err = pcall(apply, self, rules.hold(self.layout, rules.model(self), services, on))
     if not ok then
       for _, s in ipairs(services) do s.held = not on or nil end
       error(err, 0)
@@ -507,7 +401,7 @@ end
 -- The keys of an app's services.
 function Network:services_of(app)
   local list, prefix = {}, app_key(app) .. "/"
-  for _, name in ipairs(sorted_keys(self.services)) do
+  for _, name in ipairs(rules.sorted(self.services)) do
     local process, port, proto = name:sub(#prefix + 1):match "^([^/]+)/(%d+)/?(%a*)$"
     if name:sub(1, #prefix) == prefix and process and not self.services[name].freed_at then
       list[#list + 1] = { project = app.project, environment = app.environment, app = app.app,
@@ -526,7 +420,7 @@ function Network:remove(key)
   locked(self, function()
     local ok = pcall(apply, self, rules.remove(self.layout, s.index, s))
     s.freed_at, s.targets, s.published, s.held = clock.now(), {}, nil, nil
-    keep(self, "service", name, s)
+    state.keep(self, "service", name, s)
     if not ok then mend(self) end -- the rules weren't as we left them
     changed(self)
   end)
@@ -581,7 +475,7 @@ function Network:ensure_bridge(app)
       -- Dots, which no name may contain, keep a-b/c apart from a/b-c.
       b.network = string.format("nd-%s-%s.%s.%s", self.layout.instance, app.project,
         app.environment, app.app)
-      keep(self, "bridge", name, b)
+      state.keep(self, "bridge", name, b)
       self.bridges[name] = b
       mend(self) -- before the bridge exists: it is never without its policy
       changed(self)
@@ -599,7 +493,7 @@ function Network:remove_bridge(app)
   locked(self, function()
     if self.docker:network_inspect(b.network) then self.docker:network_remove(b.network) end
     b.freed_at = clock.now()
-    keep(self, "bridge", name, b)
+    state.keep(self, "bridge", name, b)
     mend(self)
     changed(self)
   end)
@@ -673,7 +567,7 @@ end
 function Network:check()
   local ok, text, wrong = pcall(function()
     need(self)
-    return rules.mend(self.layout, model(self), self.backend:save())
+    return rules.mend(self.layout, rules.model(self), self.backend:save())
   end)
   local out = host.check()
   table.insert(out, 1, {
@@ -690,7 +584,7 @@ end
 function Network:down()
   self:stop()
   if not self.backend then
-    load(self)
+    state.load(self)
     self.backend = iptables.find(self.last_backend)
   end
   local saved = self.backend:save()

@@ -24,11 +24,26 @@
 
 local rules = {}
 
-local function sorted(t)
+-- The keys of a table, in order.
+function rules.sorted(t)
   local keys = {}
   for k in pairs(t) do keys[#keys + 1] = k end
   table.sort(keys)
   return keys
+end
+
+local sorted = rules.sorted
+
+-- The model of what is in use. net: {services=, bridges=} as network.lua has them
+function rules.model(net)
+  local services, bridges = {}, {}
+  for _, s in pairs(net.services) do
+    if not s.freed_at then services[s.index] = s end
+  end
+  for _, b in pairs(net.bridges) do
+    if not b.freed_at then bridges[b.index] = b end
+  end
+  return { services = services, bridges = bridges }
 end
 
 -- Where we hang our chains: table, chain, what follows "-A CHAIN ".
