@@ -27,7 +27,6 @@ local Nginx = {}
 Nginx.__index = Nginx
 
 local TAKES = 15000      -- ms; a reload of 1,000 hosts takes 0.3 s here
-local AGAIN = 3000       -- ms
 local RENEW_EVERY = 24 * 3600 * 1000
 local PATH = { PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" }
 
@@ -156,11 +155,14 @@ local function identity(self)
   return found, sight == "sees"
 end
 
+-- -> whether a reload has happened, and what shows that it hasn't
 local function taken(self, pid, before, wanted)
   for worker in pairs(accepting(pid)) do
-    if before[worker] then return false end
+    if before[worker] then return false, "its worker " .. worker .. " goes on as before" end
   end
-  return identity(self) == wanted
+  local found, why = identity(self)
+  if found == wanted then return true end
+  return false, found and ("it answers with revision %s instead of %s"):format(found, wanted) or why
 end
 
 -- What it said since its log had `from` bytes: the first complaint, which is the reason, and whether
@@ -182,19 +184,17 @@ local function reload(self, pid)
   local from = log and log.size or 0
   local r = run(self, "-s", "reload")
   if not r or r.status ~= 0 then return false, r and first_line(r.stderr) or "nginx is gone" end
-  local deadline, again = clock.monotonic() + TAKES, clock.monotonic() + AGAIN
-  while clock.monotonic() < deadline do
-    if taken(self, pid, before, wanted) then return true end
+  local deadline = clock.monotonic() + TAKES
+  local ok, seen
+  repeat
+    ok, seen = taken(self, pid, before, wanted)
+    if ok then return true end
     local why, final = complaint(self, from)
     if final then return false, why end
     if not master(self) then return false, "it ended: " .. (why or "see its log") end
-    if clock.monotonic() > again then -- rarely it goes on as if nobody had asked
-      run(self, "-s", "reload")
-      again = again + AGAIN
-    end
     task.sleep(10)
-  end
-  return false, (complaint(self, from)) or "it goes on with its old configuration"
+  until clock.monotonic() > deadline
+  return false, (complaint(self, from)) or ("after %d s %s"):format(TAKES / 1000, seen)
 end
 
 local function down(self)
