@@ -35,8 +35,18 @@ local function short(frame)
   return last and name:sub(last + #mark) or name
 end
 
--- A function that prints a frame; instances are named once there are two of them.
-local function printer(ctx, many)
+-- Whether lines of more than one instance can come: there are several, or were, in a release before.
+local function many(app, options)
+  if options.instance then return false end
+  local count = 0
+  for _, i in ipairs(type(app.instances) == "table" and app.instances or {}) do
+    if not options.release or i.release == options.release then count = count + 1 end
+  end
+  return count > 1 or not options.release and (tonumber(app.release) or 1) > 1
+end
+
+-- A function that prints a frame; instances are named where there are several.
+local function printer(ctx, named)
   local tty, first = term.isatty(1), nil
   return function(frame)
     if ctx.options.json then
@@ -47,11 +57,11 @@ local function printer(ctx, many)
         frame.dropped, frame.seq and "stored" or "read"))
     end
     first = first or frame.instance
-    many = many or (frame.instance or first) ~= first
+    named = named or (frame.instance or first) ~= first
     local line = frame.line or ""
     if tty then line = text.clean_keeping_colour(line) end
     local head = ctx.options.timestamps and tostring(frame.time) .. "  " or ""
-    if many and frame.instance then head = ("%s%s | "):format(head, short(frame)) end
+    if named and frame.instance then head = ("%s%s | "):format(head, short(frame)) end
     out.print(head .. line)
   end
 end
@@ -90,7 +100,7 @@ return {
       release = o.release, instance = o.instance, tail = o.tail,
     }
     local app = c:call("GET", "/status", { query = c:scoped { app = ctx.args.app } })
-    local show = printer(ctx, not o.release and type(app.instances) == "table" and #app.instances > 1)
+    local show = printer(ctx, many(app, o))
     -- A stream that breaks goes on after the last line it brought.
     stream.each(c, "/ws/logs", query, o.follow, function(frame)
       show(frame)

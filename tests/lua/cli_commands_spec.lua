@@ -354,7 +354,7 @@ describe("ndctl", function()
     assert.equal("Bearer t1", d:asked("GET /status").headers.authorization)
   end)
 
-  it("prints log lines, an array of them or one a frame", function()
+  it("prints log lines, an array of them or one a frame, and their instances where there were several", function()
     daemon {
       ["GET /status"] = { payload = app() },
       ["WS /ws/logs"] = function(ws)
@@ -367,11 +367,12 @@ describe("ndctl", function()
     }
     local r = ndctl { "logs", "--tail", "3", "web" }
     assert.equal(0, r.status, r.stderr)
-    assert.equal("one\ntwo\nthree\n", r.stdout)
+    assert.equal("a | one\ntwo\nthree\n", r.stdout)
+    assert.equal("one\ntwo\nthree\n", ndctl({ "logs", "--instance", "a", "web" }).stdout)
     local query = d:asked("WS /ws/logs").query
     assert.equal("3", query.tail)
     assert.equal("false", query.follow)
-    assert.equal("t1  one\nt2  two\nt3  three\n", ndctl({ "logs", "-t", "web" }).stdout)
+    assert.equal("t1  a | one\nt2  two\nt3  three\n", ndctl({ "logs", "-t", "web" }).stdout)
   end)
 
   it("names the instances of a log that has several, and what is missing", function()
@@ -426,7 +427,7 @@ describe("ndctl", function()
     local r = ndctl({ "logs", "-f", "--tail", "5", "web" },
       { argv = { "timeout", "--signal=INT", "--preserve-status", "2" } })
     assert.equal(130, r.status)
-    assert.equal("one\ntwo\nthree\n", r.stdout)
+    assert.equal("a | one\na | two\na | three\n", r.stdout)
   end)
 
   it("ends when nobody reads what it follows", function()
