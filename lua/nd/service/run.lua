@@ -45,19 +45,45 @@ function Run.new(d, row)
   }, Run)
 end
 
--- Reads the journal into memory.
+local function is_table(value) return type(value) == "table" end
+
+-- What a column must hold beside being JSON.
+local shapes = {
+  args = is_table, error = is_table, reason = is_table, params = is_table, spec = is_table, files = is_table,
+  undo = function(undo) return is_table(undo) and is_table(undo.args) and effects.find(undo.effect) end,
+}
+
+-- The JSON in a column of a row; nil where there is none. What can't be read is the run's `damage`: it
+-- is not to go on, and `whose` says where it is.
+function Run:read(row, column, whose)
+  if not row[column] then return nil end
+  local ok, value = pcall(json.decode, row[column])
+  if ok and (not shapes[column] or shapes[column](value)) then return value end
+  self.damage = self.damage or err.new("journal_damaged",
+    ("the journal of the run %s is damaged: the %s of %s can't be read (%s)"):format(self.row.id, column, whose,
+      ok and "it has another shape" or value.message),
+    ("look at what is there: `ndctl runs show %s`, `ndctl status %s`; then start it anew"):format(self.row.id,
+      self.app.name))
+end
+
+-- Reads the journal into memory, without what is damaged.
 function Run:load()
-  for _, e in ipairs(self.d.store:all("SELECT * FROM effect WHERE run = ? ORDER BY n", self.row.id)) do
-    e.args = json.decode(e.args)
-    e.result = e.result and json.decode(e.result)
-    e.error = e.error and json.decode(e.error)
-    e.undo = e.undo and json.decode(e.undo)
+  local row = self.row
+  for _, column in ipairs { "params", "spec", "begun_with" } do
+    if self:read(row, column, "the run") == nil then row[column] = nil end
+  end
+  row.reason, row.error = self:read(row, "reason", "the run"), self:read(row, "error", "the run")
+  for _, e in ipairs(self.d.store:all("SELECT * FROM effect WHERE run = ? ORDER BY n", row.id)) do
+    local whose = ("effect %d (%s)"):format(e.n, e.label)
+    e.args = self:read(e, "args", whose) or json.array {}
+    e.result, e.error = self:read(e, "result", whose), self:read(e, "error", whose)
+    e.undo = self:read(e, "undo", whose)
     self.effects[e.n] = e
     self.count = math.max(self.count, e.n)
     self.order = math.max(self.order, e.answered or 0)
   end
   self.log_seen = self.d.store:get(
-    "SELECT count(*) AS n FROM event WHERE run = ? AND kind = 'run.log'", self.row.id).n
+    "SELECT count(*) AS n FROM event WHERE run = ? AND kind = 'run.log'", row.id).n
 end
 
 function Run:event(kind, data) return self.d.store:event(kind, self.row.app, self.row.id, data) end
@@ -452,6 +478,7 @@ function Run:roll_back(reason)
   if self.row.pivot then return self:clean_up(self.reason) end -- it happened before it could be interrupted
   self:settle()
   self:undo()
+  self.d.releases:tidy(self.app, self.row.id) -- what no undo knew of
   local by_person = self.cancelled or self.reason and self.reason.code == "cancelled"
   self:finish(by_person and "cancelled" or "failed", self.reason)
 end
@@ -509,9 +536,10 @@ end
 -- the error when it is not to be tried again.
 function Run:drive(w, stuck)
   if self.row.state == "rolling_back" then
-    return self:roll_back(self.row.reason and json.decode(self.row.reason))
+    self.undo_failed = self.damage
+    return self:roll_back(self.row.reason or self.damage)
   elseif self.row.state == "cleaning" then
-    return self:clean_up(self.row.error and json.decode(self.row.error))
+    return self:clean_up(self.row.error or self.damage)
   elseif stuck then
     return self:give_up(stuck)
   elseif self.row.state == "sleeping" then
@@ -553,7 +581,8 @@ function Run:once(w)
 end
 
 function Run:files()
-  return json.decode(self.d.store:get("SELECT files FROM bundle WHERE hash = ?", self.row.bundle).files)
+  local bundle = self.d.store:get("SELECT files FROM bundle WHERE hash = ?", self.row.bundle)
+  return self:read(bundle, "files", "its recipe") or error(self.damage, 0)
 end
 
 -- One more death of the worker. True when it died too often in the same place.

@@ -128,9 +128,14 @@ function Runs:resume(interrupted)
     self.live[row.id] = run
     run:load()
     local stuck = row.state == "running" and run:died(("resumed after a restart of the daemon, at effect %d")
-      :format(run.count))
-    log.info(("run %s of %s goes on"):format(row.id, run.app.name))
-    run:go(nil, stuck and err.from(err.new("stuck", "the run made no progress over three restarts of the daemon")))
+      :format(run.count)) and err.new("stuck", "the run made no progress over three restarts of the daemon")
+    if run.damage then
+      log.error(run.damage.message)
+    else
+      log.info(("run %s of %s goes on"):format(row.id, run.app.name))
+    end
+    local hopeless = run.damage or stuck
+    run:go(nil, hopeless and err.from(hopeless))
   end
 end
 
@@ -160,7 +165,11 @@ end
 
 -- ---- for people ----
 
-local function decoded(text) return text and json.decode(text) or nil end
+-- A run whose journal is damaged is shown as far as it can be read.
+local function decoded(text)
+  local ok, value = pcall(json.decode, text or "")
+  if ok then return value end
+end
 
 function Runs:describe(row)
   local app = self.d.apps:by_id(row.app)
@@ -173,7 +182,7 @@ function Runs:describe(row)
     ended_at = row.ended_at and clock.format(row.ended_at),
     wake_at = row.wake_at and row.state == "sleeping" and clock.format(row.wake_at) or nil,
     step = last and last.label, error = decoded(row.error) or decoded(row.reason),
-    params = json.decode(row.params), result = decoded(row.result),
+    params = decoded(row.params) or {}, result = decoded(row.result),
   }
 end
 
@@ -189,7 +198,7 @@ function Runs:show(id)
   run.effects = json.array {}
   for i, e in ipairs(self.d.store:all("SELECT * FROM effect WHERE run = ? ORDER BY n", id)) do
     run.effects[i] = {
-      n = e.n, name = e.name, version = e.version, args = json.decode(e.args), label = e.label,
+      n = e.n, name = e.name, version = e.version, args = decoded(e.args) or json.array {}, label = e.label,
       state = effect_state(e), at = e.at, asked_at = clock.format(e.asked_at), answered = e.answered,
       answered_at = e.answered_at and clock.format(e.answered_at), ok = e.ok and e.ok == 1,
       ms = e.answered_at and e.answered_at - e.asked_at, result = decoded(e.result),

@@ -116,7 +116,8 @@ end
 function Schedule:start()
   for _, app in ipairs(self.d.store:all([[SELECT app.* FROM app JOIN release ON release.id = app.live
     WHERE app.stopped = 0 AND release.config LIKE '%"schedule"%']])) do
-    look(self, app)
+    local ok, e = pcall(look, self, app)
+    if not ok then log.error(("the schedules of %s are not known: %s"):format(app.name, tostring(e))) end
   end
   task.spawn("schedules", function()
     while not self.d.stopping do

@@ -157,10 +157,10 @@ function Traffic:retarget(app) return deciding(self, app, retarget) end
 -- At start: the database says what is live; the rules may be one switch behind or ahead.
 function Traffic:retarget_all()
   for _, app in ipairs(self.d.store:all("SELECT * FROM app WHERE live IS NOT NULL AND stopped = 0")) do
-    if differs(self, wanted(self, app, self.d.releases:live(app))) then
-      local ok, e = pcall(self.retarget, self, app)
-      if not ok then log.warn(("can't send the traffic of %s to its release: %s"):format(app.name, tostring(e))) end
-    end
+    local ok, e = pcall(function()
+      if differs(self, wanted(self, app, self.d.releases:live(app))) then self:retarget(app) end
+    end)
+    if not ok then log.warn(("can't send the traffic of %s to its release: %s"):format(app.name, tostring(e))) end
   end
 end
 

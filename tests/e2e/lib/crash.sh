@@ -11,6 +11,7 @@
 #
 # WHO dies:   daemon     SIGKILL at the point, then it is started again
 #             term       SIGTERM at the point, then it is started again
+#             damaged    SIGKILL at the point, and the run's journal can't be read when it is started again
 #             thrice     SIGKILL at the point three times, after which the run is given up as stuck
 #             worker     killed at the point
 #             dockerd    SIGKILL at the point, started again
@@ -157,7 +158,7 @@ crash_die_again() {
 crash_strike() {
   case $1 in
     random*) nap "$(printf '%d.%03d' $((crash_point / 1000)) $((crash_point % 1000)))" ;;
-    daemon | thrice)
+    daemon | damaged | thrice)
       until_true 30 process_ended "$DAEMON_PID" || return 1
       wait "$DAEMON_PID" 2>/dev/null
       ;;
@@ -167,6 +168,10 @@ crash_strike() {
   crash_struck=$(now_ms)
   case $1 in
     daemon) daemon_start ;;
+    damaged)
+      crash_sql "UPDATE effect SET args = '[', result = '{' WHERE run = (SELECT id FROM run ORDER BY rowid DESC LIMIT 1)"
+      daemon_start
+      ;;
     thrice)
       crash_die_again && crash_die_again && daemon_start
       ;;
@@ -348,6 +353,7 @@ crash_case() {
     crash_check_serving
     crash_check_orphans
     crash_check_journal
+    [[ $who != damaged ]] || crash_same "why it failed" journal_damaged "$(api GET "/runs/$crash_run" | json .payload.error.code)"
     [[ $who != thrice ]] || crash_same "why it failed" stuck "$(api GET "/runs/$crash_run" | json .payload.error.code)"
   fi
   ((crash_violations == before)) || tail -n +"$crash_log_from" "$DAEMON_DIR/log" | tail -n 25 | sed 's/^/      /'
