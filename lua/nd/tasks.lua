@@ -32,6 +32,21 @@ function M.each(name, items, fn)
   return M.all(name, functions)
 end
 
+-- One at a time for each key: `local _ <close> = lock:hold(key)` waits until nobody else holds it.
+local Lock = {}
+Lock.__index = Lock
+
+function M.lock() return setmetatable({ held = {}, free = task.signal() }, Lock) end
+
+function Lock:hold(key)
+  while self.held[key] do self.free:wait() end
+  self.held[key] = true
+  return setmetatable({}, { __close = function()
+    self.held[key] = nil
+    self.free:notify()
+  end })
+end
+
 -- Runs fn for at most `ms`; raises code "timeout" (with `message`) when it takes longer.
 function M.timeout(ms, message, fn)
   local child = task.spawn(task.current() or "timeout", fn)

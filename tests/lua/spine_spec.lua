@@ -204,6 +204,60 @@ describe("when two meet:", function()
     assert.equal(1, started, first.name .. second.name)
   end)
 
+  -- The reconciler has Docker start shop-1-1, which is done only after `fn` had the time to be done.
+  local function heal_while(fn)
+    d.drain.wait_idle = function() end
+    d.docker.containers["shop-1-1"].State.Running = false
+    local meanwhile
+    w:before("start", function()
+      if meanwhile then return end
+      meanwhile = task.spawn("meanwhile", fn)
+      task.sleep(50)
+    end)
+    d.watch:reconcile()
+    meanwhile:join()
+  end
+
+  it("a stop while the reconciler starts an instance stops that too", function()
+    local app = w:app("shop")
+    heal_while(function() d.releases:user_stop(app) end)
+    assert.is_false(d.docker.containers["shop-1-1"].State.Running)
+    assert.equal("exited", state "shop-1-1")
+  end)
+
+  it("a destruction while the reconciler starts an instance leaves nothing", function()
+    local app = w:app("shop")
+    heal_while(function() d.apps:destroy(app) end)
+    assert.is_nil(next(d.docker.containers))
+  end)
+
+  it("a stop, and a start after it, while the reconciler starts an instance let it run", function()
+    local app = w:app("shop")
+    heal_while(function()
+      local stop = task.spawn("stop", function() d.releases:user_stop(app) end)
+      w:until_true(function() return d.apps:by_id(app.id).stopped == 1 end)
+      d.releases:user_start(app)
+      stop:join()
+    end)
+    assert.is_true(d.docker.containers["shop-1-1"].State.Running)
+    assert.equal("10.0.1.1:8080", targets(app))
+  end)
+
+  it("a stop while a restart starts an instance stops that too", function()
+    local app = w:app("shop")
+    d.releases:user_stop(app)
+    d.drain.wait_idle = function() end
+    local stop
+    w:before("start", function()
+      stop = task.spawn("stop", function() d.releases:user_stop(app) end)
+      task.sleep(50)
+    end)
+    d.releases:user_start(app)
+    stop:join()
+    assert.is_false(d.docker.containers["shop-1-1"].State.Running)
+    assert.is_nil(d.guard.watched[app.id])
+  end)
+
   it("a stop between looking at Docker and at the rows doesn't bring a kept release back", function()
     local app = w:app("shop")
     local old = w:release(app, 2, "kept", 1)

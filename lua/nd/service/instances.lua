@@ -1,5 +1,6 @@
 -- The containers of a release: created, started, woken, stopped, removed. Each is a row, durable
--- before Docker hears of it, so that after a crash it is found by its name.
+-- before Docker hears of it, so that after a crash it is found by its name. One at a time wakes,
+-- stops or removes those of a release, and asks in its turn whether that is still wanted.
 
 local clock = require "clock"
 local fault = require "fault"
@@ -16,7 +17,7 @@ local GRACE_MS = 10 * 1000
 local Instances = {}
 Instances.__index = Instances
 
-function Instances.new(d) return setmetatable({ d = d }, Instances) end
+function Instances.new(d) return setmetatable({ d = d, turns = tasks.lock() }, Instances) end
 
 function Instances:image_of(app, release)
   local image = self.d.docker:image(release.image_id)
@@ -172,9 +173,11 @@ function Instances.grace(_, release, name)
   return process and process.grace or GRACE_MS
 end
 
--- SIGTERM, grace, SIGKILL; the containers stay. `rows`: some of the release's instances, else all;
--- `grace_ms`: instead of each process's own.
-function Instances:stop(release, rows, grace_ms)
+-- SIGTERM, grace, SIGKILL; the containers stay. `rows`: some of the release's instances, else all.
+-- -> true, or nil where it was no longer `wanted()`.
+function Instances:stop(release, rows, wanted)
+  local _ <close> = self.turns:hold(release.id)
+  if wanted and not wanted() then return nil end
   rows = rows or self.d.releases:instances(release)
   for _, row in ipairs(rows) do
     self.d.store:post { { "UPDATE instance SET state = 'stopping' WHERE id = ? AND state = 'running'", row.id } }
@@ -182,11 +185,12 @@ function Instances:stop(release, rows, grace_ms)
   self.d.store:commit {}
   tasks.each("stop", rows, function(row)
     self.d.network:container_stops(row.address)
-    local grace = grace_ms or self:grace(release, row.process)
+    local grace = self:grace(release, row.process)
     local ok, e = pcall(self.d.docker.stop, self.d.docker, row.container or row.name, math.ceil(grace / 1000))
     if not ok and e.code ~= "docker_not_found" then error(e, 0) end
     self.d.store:post { { "UPDATE instance SET state = 'exited' WHERE id = ?", row.id } }
   end)
+  return true
 end
 
 local function remove_container(d, row)
@@ -202,6 +206,7 @@ end
 -- Removes containers of a release with what belongs to them: all, or those of `rows`.
 function Instances:remove(release, grace_ms, rows)
   local d = self.d
+  local _ <close> = self.turns:hold(release.id)
   d.store:commit {}
   tasks.each("remove", rows or d.releases:instances(release), function(row)
     if grace_ms > 0 and (row.state == "running" or row.state == "stopping") then
@@ -214,9 +219,12 @@ function Instances:remove(release, grace_ms, rows)
   end)
 end
 
--- Starts the stopped containers of a release; makes anew those that are gone or broken.
-function Instances:wake(app, release)
+-- Starts the stopped containers of a release; makes anew those that are gone or broken. -> true, or
+-- nil where it was no longer `wanted()`.
+function Instances:wake(app, release, wanted)
   local d = self.d
+  local _ <close> = self.turns:hold(release.id)
+  if wanted and not wanted() then return nil end
   d.network:ensure_bridge(Apps.net(app))
   tasks.each("wake", d.releases:instances(release), function(row)
     container.put_secrets(d, row.name)
@@ -237,6 +245,7 @@ function Instances:wake(app, release)
     d.store:post { { "UPDATE instance SET state = 'running', started_at = ? WHERE id = ?", clock.now(), row.id } }
   end)
   d.store:commit {}
+  return true
 end
 
 -- A container that Docker can't start any more is removed and created anew, never restarted.

@@ -7,7 +7,7 @@
 local clock = require "clock"
 local json = require "json"
 local log = require "log"
-local task = require "task"
+local tasks = require "nd.tasks"
 local Apps = require "nd.service.app"
 local Process = require "nd.service.process"
 
@@ -15,7 +15,7 @@ local Traffic = {}
 Traffic.__index = Traffic
 
 function Traffic.new(d)
-  return setmetatable({ d = d, deciding = {}, decided = task.signal() }, Traffic)
+  return setmetatable({ d = d, deciding = tasks.lock() }, Traffic)
 end
 
 -- An instance beyond the process's replicas is on its way out.
@@ -54,13 +54,8 @@ end
 
 -- One at a time decides where an app's traffic goes, from reading what is live to recording it.
 local function deciding(self, app, fn, ...)
-  while self.deciding[app.id] do self.decided:wait() end
-  self.deciding[app.id] = true
-  local ok, result = pcall(fn, self, app, ...)
-  self.deciding[app.id] = nil
-  self.decided:notify()
-  if not ok then error(result, 0) end
-  return result
+  local _ <close> = self.deciding:hold(app.id)
+  return fn(self, app, ...)
 end
 
 local function switch(self, app, release)

@@ -245,11 +245,12 @@ end
 -- Starts an instance of a live release that should run; it gets traffic once it answers.
 function Watch:heal(row)
   local d = self.d
-  if not should_run(self, row.id) then return end
+  local function wanted() return should_run(self, row.id) end
+  if not wanted() then return end
   local app, release = d.apps:by_id(row.app), d.releases:by_id(row.release)
   log.info(("starting %s, which should run"):format(row.name))
   local ok, e = pcall(function()
-    d.instances:wake(app, release)
+    if not d.instances:wake(app, release, wanted) then return end
     d.instances:set_restart(release, "unless-stopped")
     task.spawn("answer of " .. row.name, function()
       await_answer(self, release, row)
