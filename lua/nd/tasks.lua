@@ -25,11 +25,17 @@ function M.all(name, functions)
   return results
 end
 
--- Calls fn(item) for each item, all side by side.
-function M.each(name, items, fn)
-  local functions = {}
-  for i, item in ipairs(items) do functions[i] = function() return fn(item, i) end end
-  return M.all(name, functions)
+-- Calls fn(item, i) for each item, all side by side, or `at_once` of them.
+function M.each(name, items, fn, at_once)
+  local hands, taken = {}, 0
+  local function hand()
+    while taken < #items do
+      taken = taken + 1
+      fn(items[taken], taken)
+    end
+  end
+  for i = 1, math.min(at_once or #items, #items) do hands[i] = hand end
+  M.all(name, hands)
 end
 
 -- One at a time for each key: `local _ <close> = lock:hold(key)` waits until nobody else holds it.

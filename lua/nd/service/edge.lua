@@ -148,13 +148,7 @@ end
 function Edge:check()
   local out, rows = self.d.proxy:check(), self:routes()
   local first = #out
-  for from = 1, #rows, CHECKS_AT_ONCE do
-    local work = {}
-    for i = from, math.min(#rows, from + CHECKS_AT_ONCE - 1) do
-      work[#work + 1] = function() out[first + i] = check_route(self.d, rows[i]) end
-    end
-    tasks.all("check", work)
-  end
+  tasks.each("check", rows, function(row, i) out[first + i] = check_route(self.d, row) end, CHECKS_AT_ONCE)
   return json.array(out)
 end
 

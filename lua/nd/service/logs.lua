@@ -118,21 +118,12 @@ end
 
 -- Takes up every container there is, and what it printed while nobody listened.
 function Logs:resume()
-  local rows, at = self.d.store:all [[SELECT instance.name, container, release.number, app.id AS app,
+  local rows = self.d.store:all [[SELECT instance.name, container, release.number, app.id AS app,
     app.name AS app_name FROM instance JOIN release ON release.id = instance.release
     JOIN app ON app.id = release.app WHERE gone_at IS NULL AND container IS NOT NULL
     UNION ALL SELECT job.name, container, job.number, app.id, app.name FROM job
-    JOIN app ON app.id = job.app WHERE gone_at IS NULL AND container IS NOT NULL]], 0
-  local hands = {}
-  for i = 1, math.min(AT_ONCE, #rows) do
-    hands[i] = function()
-      while at < #rows do
-        at = at + 1
-        take_up(self, rows[at], rows[at].container)
-      end
-    end
-  end
-  tasks.all("logs", hands)
+    JOIN app ON app.id = job.app WHERE gone_at IS NULL AND container IS NOT NULL]]
+  tasks.each("logs", rows, function(row) take_up(self, row, row.container) end, AT_ONCE)
 end
 
 -- ---- reading ----

@@ -123,18 +123,12 @@ function Metrics:find_pids(rows)
     known[row.container] = entry
   end
   self.pids = known
-  local function ask()
-    while #unknown > 0 do
-      local one = table.remove(unknown)
-      local ok, found = pcall(self.d.docker.inspect, self.d.docker, one.id)
-      if not ok and found.code == "cancelled" then error(found, 0) end
-      local pid = ok and found and found.State and found.State.Pid or 0
-      if pid > 0 then one.entry.pid = pid end
-    end
-  end
-  local askers = {}
-  for i = 1, math.min(AT_ONCE, #unknown) do askers[i] = ask end
-  if #askers > 0 then tasks.all("metrics", askers) end
+  tasks.each("metrics", unknown, function(one)
+    local ok, found = pcall(self.d.docker.inspect, self.d.docker, one.id)
+    if not ok and found.code == "cancelled" then error(found, 0) end
+    local pid = ok and found and found.State and found.State.Pid or 0
+    if pid > 0 then one.entry.pid = pid end
+  end, AT_ONCE)
   return known
 end
 

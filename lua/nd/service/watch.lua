@@ -10,12 +10,14 @@ local json = require "json"
 local log = require "log"
 local task = require "task"
 local container = require "nd.service.container"
+local tasks = require "nd.tasks"
 local Health = require "nd.service.health"
 
 local EVERY_MS = 60 * 1000
 local RETRY_MS = 1000
 local REVIVE_MS = 3000
 local READY_TRIES = 50   -- probes of a restarted instance before it gets traffic anyway
+local HEAL_AT_ONCE = 4   -- apps whose instances are started side by side
 
 local Watch = {}
 Watch.__index = Watch
@@ -73,7 +75,7 @@ function Watch:revive_later(row)
   local now = should_run(self, row.id)
   if not now or now.state == "running" then return end
   local found = self.d.docker:inspect(now.container)
-  if not found or not (found.State.Running or found.State.Restarting) then self:heal(now) end
+  if not found or not (found.State.Running or found.State.Restarting) then self:heal { now } end
 end
 
 handlers.die = ended
@@ -207,12 +209,12 @@ function Watch:finish_stop(id)
   if app and app.stopped == 1 and not d.releases.stopping[id] then d.releases:user_stop(app) end
 end
 
--- An instance row against its container, or nil where Docker has none.
+-- An instance row against its container, or nil where Docker has none. True where it is to be healed.
 function Watch:match_row(row, c)
   if c then c.known = true end
   local running = c and c.State == "running"
   if row.live == row.release and row.stopped == 0 and not running and not row.run_state then
-    self:heal(row)
+    return true
   elseif row.live == row.release and row.stopped == 1 and running then
     task.spawn("stop " .. row.name, self.finish_stop, self, row.app)
   elseif (row.state == "running") ~= (running or false) and not row.run_state
@@ -235,29 +237,48 @@ end
 -- Every instance row against its container. It may take long: what is done about one is decided by
 -- what is true then.
 function Watch:match_rows(rows, found)
-  for _, row in ipairs(rows) do self:match_row(row, row.container and found[row.container]) end
+  local ill, apps = {}, {}
+  for _, row in ipairs(rows) do
+    if self:match_row(row, row.container and found[row.container]) then
+      if not ill[row.app] then
+        ill[row.app] = {}
+        apps[#apps + 1] = ill[row.app]
+      end
+      table.insert(ill[row.app], row)
+    end
+  end
   for id, c in pairs(found) do
     local row = not c.known and c.State == "running" and self.d.store:get(MATCHED .. " AND container = ?", id)
     if row then self:match_row(row, c) end
   end
+  tasks.each("heal", apps, function(list) self:heal(list) end, HEAL_AT_ONCE)
 end
 
--- Starts an instance of a live release that should run; it gets traffic once it answers.
-function Watch:heal(row)
-  local d = self.d
-  local function wanted() return should_run(self, row.id) end
+-- Starts the live release of an app, of which these instances should run; traffic follows as they
+-- answer.
+function Watch:heal(rows)
+  local d, names = self.d, {}
+  for i, row in ipairs(rows) do names[i] = row.name end
+  names = table.concat(names, ", ")
+  local function wanted()
+    for _, row in ipairs(rows) do
+      if should_run(self, row.id) then return true end
+    end
+  end
   if not wanted() then return end
-  local app, release = d.apps:by_id(row.app), d.releases:by_id(row.release)
-  log.info(("starting %s, which should run"):format(row.name))
+  local app, release = d.apps:by_id(rows[1].app), d.releases:by_id(rows[1].release)
+  log.info(("starting %s, which should run"):format(names))
   local ok, e = pcall(function()
     if not d.instances:wake(app, release, wanted) then return end
     d.instances:set_restart(release, "unless-stopped")
-    task.spawn("answer of " .. row.name, function()
-      await_answer(self, release, row)
-      d.traffic:retarget(app)
-    end)
+    for _, row in ipairs(rows) do
+      task.spawn("answer of " .. row.name, function()
+        await_answer(self, release, row)
+        d.traffic:retarget(app)
+      end)
+    end
   end)
-  if not ok then log.error(("can't start %s: %s"):format(row.name, tostring(e))) end
+  if not ok then log.error(("can't start %s: %s"):format(names, tostring(e))) end
 end
 
 -- Containers with our label and no row.
