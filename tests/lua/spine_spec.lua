@@ -127,6 +127,30 @@ describe("when two meet:", function()
     w:until_true(function() return targets(app) == "10.0.1.1:8080" and state "shop-1-1" == "running" end)
   end)
 
+  it("what a person or the reconciler starts is counted once, whenever Docker tells of it", function()
+    local app = w:app("shop")
+    local function restarts() return w:row("SELECT restarts FROM instance WHERE name = 'shop-1-1'").restarts end
+    for _, late in ipairs { false, true } do
+      w:before("start", function()
+        if late then return end
+        w:event("start", "shop-1-1")
+        w:until_true(function() return state "shop-1-1" == "running" end)
+      end)
+      d.releases:user_stop(app)
+      d.releases:user_start(app)
+      w:event("start", "shop-1-1")
+      task.sleep(20)
+      assert.equal(late and 1 or 0, restarts())
+      d.docker.containers["shop-1-1"].State.Running = false
+      w:event("die", "shop-1-1")
+      w:until_true(function() return state "shop-1-1" == "exited" end)
+      d.watch:reconcile()
+      w:event("start", "shop-1-1")
+      task.sleep(20)
+      assert.equal(late and 2 or 1, restarts())
+    end
+  end)
+
   it("a death right after the switch is the new release's", function()
     local app = w:app("shop", 2)
     local new = w:release(app, 2, "healthy", 2)

@@ -219,8 +219,8 @@ function Instances:remove(release, grace_ms, rows)
   end)
 end
 
--- Starts the stopped containers of a release; makes anew those that are gone or broken. -> true, or
--- nil where it was no longer `wanted()`.
+-- Starts the stopped containers of a release; makes anew those that are gone or broken. It counts as
+-- no restart of theirs. -> true, or nil where it was no longer `wanted()`.
 function Instances:wake(app, release, wanted)
   local d = self.d
   local _ <close> = self.turns:hold(release.id)
@@ -242,7 +242,8 @@ function Instances:wake(app, release, wanted)
       if e then log.warn(("%s can't be started again, making it anew: %s"):format(row.name, tostring(e))) end
       self:recreate(app, release, row)
     end
-    d.store:post { { "UPDATE instance SET state = 'running', started_at = ? WHERE id = ?", clock.now(), row.id } }
+    d.store:post { { "UPDATE instance SET state = 'running', started_at = ?, restarts = ? WHERE id = ?",
+      clock.now(), row.restarts, row.id } }
   end)
   d.store:commit {}
   return true

@@ -100,8 +100,8 @@ function handlers.start(self, row)
   local release = d.releases:by_id(row.release)
   if app.live == row.release then await_answer(self, release, row) end
   d.store:commit {
-    { "UPDATE instance SET state = 'running', started_at = ?, restarts = restarts + 1 WHERE id = ? AND state <> 'gone'",
-      clock.now(), row.id },
+    { [[UPDATE instance SET state = 'running', started_at = ?, restarts = restarts + (state = 'exited')
+      WHERE id = ? AND state <> 'gone']], clock.now(), row.id },
     d.store:event("instance.started", row.app, nil, { name = row.name }),
   }
   d.traffic:retarget(app)
@@ -272,6 +272,7 @@ function Watch:heal(rows)
     if not d.instances:wake(app, release, wanted) then return end
     d.instances:set_restart(release, "unless-stopped")
     for _, row in ipairs(rows) do
+      d.store:post { { "UPDATE instance SET restarts = restarts + 1 WHERE id = ?", row.id } }
       task.spawn("answer of " .. row.name, function()
         await_answer(self, release, row)
         d.traffic:retarget(app)
