@@ -305,6 +305,52 @@ describe("when two meet:", function()
     assert.is_nil(d.guard.watched[app.id])
   end)
 
+  it("a destruction doesn't wait for the grace of a stop that is under way", function()
+    local app = w:app("shop")
+    d.drain.wait_idle = function() end
+    local asked = 0
+    w:before("stop", function() -- Docker's second stop ends the first one's grace
+      asked = asked + 1
+      if asked == 1 then w:until_true(function() return asked == 2 end) end
+    end)
+    local stop = task.spawn("stop", function() d.releases:user_stop(app) end)
+    w:until_true(function() return asked == 1 end)
+    d.apps:destroy(app)
+    stop:join()
+    assert.is_nil(next(d.docker.containers))
+  end)
+
+  it("an instance is started while another of its app takes its time to stop", function()
+    local app, release = w:app("shop", 2)
+    local rows, stopped = d.releases:instances(release), false
+    w:before("stop", function() w:until_true(function() return stopped end) end)
+    local stop = task.spawn("stop", function() d.instances:stop(release, { rows[2] }) end)
+    w:until_true(function() return w:count "stop id-shop-1-2" == 1 end)
+    d.docker.containers["shop-1-1"].State.Running = false
+    local reconcile = task.spawn("reconcile", function() d.watch:reconcile() end)
+    w:until_true(function() return d.docker.containers["shop-1-1"].State.Running end)
+    stopped = true
+    stop:join()
+    reconcile:join()
+    assert.equal("10.0.1.1:8080", targets(app):match "^%S+")
+  end)
+
+  it("a container that is made anew while its app is destroyed goes too", function()
+    local app = w:app("shop")
+    d.store:commit { { "UPDATE instance SET container = 'id-before'" } }
+    local start, container, tried = d.docker.start, require "nd.service.container", false
+    function d.docker.start(...)
+      if tried then return start(...) end
+      tried = true
+      error(task.error { code = "docker_error", message = "half-started" }, 0)
+    end
+    local spec = container.spec
+    container.spec = function() return {} end
+    heal_while(function() d.apps:destroy(app) end)
+    container.spec = spec
+    assert.is_nil(next(d.docker.containers))
+  end)
+
   it("a stop between looking at Docker and at the rows doesn't bring a kept release back", function()
     local app = w:app("shop")
     local old = w:release(app, 2, "kept", 1)

@@ -1,6 +1,6 @@
 -- The containers of a release: created, started, woken, stopped, removed. Each is a row, durable
 -- before Docker hears of it, so that after a crash it is found by its name. One at a time wakes,
--- stops or removes those of a release, and asks in its turn whether that is still wanted.
+-- stops or removes it, and asks in its turn whether that is still `wanted()`.
 
 local clock = require "clock"
 local fault = require "fault"
@@ -173,24 +173,25 @@ function Instances.grace(_, release, name)
   return process and process.grace or GRACE_MS
 end
 
--- SIGTERM, grace, SIGKILL; the containers stay. `rows`: some of the release's instances, else all.
--- -> true, or nil where it was no longer `wanted()`.
-function Instances:stop(release, rows, wanted)
-  local _ <close> = self.turns:hold(release.id)
-  if wanted and not wanted() then return nil end
-  rows = rows or self.d.releases:instances(release)
-  for _, row in ipairs(rows) do
-    self.d.store:post { { "UPDATE instance SET state = 'stopping' WHERE id = ? AND state = 'running'", row.id } }
-  end
+-- In its turn: the row as it is now; nil where the instance is gone.
+function Instances:now(row)
   self.d.store:commit {}
-  tasks.each("stop", rows, function(row)
+  return self.d.store:get("SELECT * FROM instance WHERE id = ? AND gone_at IS NULL", row.id)
+end
+
+-- SIGTERM, grace, SIGKILL; the containers stay. `rows`: some of the release's instances, else all.
+function Instances:stop(release, rows, wanted)
+  tasks.each("stop", rows or self.d.releases:instances(release), function(row)
+    local _ <close> = self.turns:hold(row.id)
+    row = self:now(row)
+    if not row or wanted and not wanted() then return end
+    self.d.store:commit { { "UPDATE instance SET state = 'stopping' WHERE id = ? AND state = 'running'", row.id } }
     self.d.network:container_stops(row.address)
     local grace = self:grace(release, row.process)
     local ok, e = pcall(self.d.docker.stop, self.d.docker, row.container or row.name, math.ceil(grace / 1000))
     if not ok and e.code ~= "docker_not_found" then error(e, 0) end
     self.d.store:post { { "UPDATE instance SET state = 'exited' WHERE id = ?", row.id } }
   end)
-  return true
 end
 
 local function remove_container(d, row)
@@ -206,12 +207,14 @@ end
 -- Removes containers of a release with what belongs to them: all, or those of `rows`.
 function Instances:remove(release, grace_ms, rows)
   local d = self.d
-  local _ <close> = self.turns:hold(release.id)
   d.store:commit {}
   tasks.each("remove", rows or d.releases:instances(release), function(row)
     if grace_ms > 0 and (row.state == "running" or row.state == "stopping") then
       pcall(d.docker.stop, d.docker, row.container or row.name, math.ceil(grace_ms / 1000))
     end
+    local _ <close> = self.turns:hold(row.id) -- after that, which may end a longer stop's turn
+    row = self:now(row)
+    if not row then return end
     remove_container(d, row)
     container.drop_secrets(d, row.name)
     pcall(d.network.container_gone, d.network, row.address)
@@ -220,13 +223,14 @@ function Instances:remove(release, grace_ms, rows)
 end
 
 -- Starts the stopped containers of a release; makes anew those that are gone or broken. It counts as
--- no restart of theirs. -> true, or nil where it was no longer `wanted()`.
+-- no restart of theirs.
 function Instances:wake(app, release, wanted)
   local d = self.d
-  local _ <close> = self.turns:hold(release.id)
-  if wanted and not wanted() then return nil end
-  d.network:ensure_bridge(Apps.net(app))
   tasks.each("wake", d.releases:instances(release), function(row)
+    local _ <close> = self.turns:hold(row.id)
+    row = self:now(row)
+    if not row or wanted and not wanted() then return end
+    d.network:ensure_bridge(Apps.net(app))
     container.put_secrets(d, row.name)
     local found = d.docker:inspect(row.name)
     local ok, e = false, nil
@@ -246,7 +250,6 @@ function Instances:wake(app, release, wanted)
       clock.now(), row.restarts, row.id } }
   end)
   d.store:commit {}
-  return true
 end
 
 -- A container that Docker can't start any more is removed and created anew, never restarted.

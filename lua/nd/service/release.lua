@@ -402,7 +402,8 @@ function Releases:user_stop(app)
   d.jobs:halt_all(app, "the app was stopped")
   d.drain:wait_idle(release, clock.now() + DRAIN_MS)
   local function wanted() return unchanged(self, app, release, 1) end
-  if not d.instances:stop(release, nil, wanted) then return end
+  d.instances:stop(release, nil, wanted)
+  if not wanted() then return end
   d.store:commit { d.store:event("app.changed", app.id, nil, { status = "stopped" }) }
 end
 
@@ -416,7 +417,8 @@ function Releases:user_start(app)
   d.guard:leave(app)
   d.store:commit { { "UPDATE app SET stopped = 0, updated_at = ? WHERE id = ?", clock.now(), app.id } }
   local function wanted() return unchanged(self, app, release, 0) end
-  if not d.instances:wake(app, release, wanted) then return end
+  d.instances:wake(app, release, wanted)
+  if not wanted() then return end
   local quiet = { app = app, progress = function() end, asked_at = clock.now() }
   local ok, e = pcall(d.health.wait, d.health, quiet, release, nil, 0)
   if not wanted() then return end

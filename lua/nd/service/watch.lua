@@ -269,7 +269,8 @@ function Watch:heal(rows)
   local app, release = d.apps:by_id(rows[1].app), d.releases:by_id(rows[1].release)
   log.info(("starting %s, which should run"):format(names))
   local ok, e = pcall(function()
-    if not d.instances:wake(app, release, wanted) then return end
+    d.instances:wake(app, release, wanted)
+    if not wanted() then return end
     d.instances:set_restart(release, "unless-stopped")
     for _, row in ipairs(rows) do
       d.store:post { { "UPDATE instance SET restarts = restarts + 1 WHERE id = ?", row.id } }
