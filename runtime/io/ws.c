@@ -17,7 +17,7 @@ const struct nd_ws_limits nd_ws_limits_default = {
     .close_ms = 5 * 1000,
 };
 
-enum { REASON_MOST = 123, MISSED_MOST = 2 };
+enum { REASON_MOST = 123, MISSED_MOST = 2, PONG_HEAD = 6 /* bytes, with a mask */ };
 
 struct nd_ws {
     wslay_event_context_ptr wslay; /* owned */
@@ -42,9 +42,9 @@ struct nd_ws {
     bool finished;            /* the transport was told to finish */
     bool above;               /* buffered passed limits.high: `drained` is owed */
     bool user_paused;         /* nd_ws_pause */
-    bool choked;              /* the peer doesn't read what we answer to its frames */
     bool paused;              /* what the transport was told last */
     int fail_code;            /* the code we closed with because of an error; 0: none */
+    size_t pongs;             /* bytes of pongs since little was queued last */
     int missed;               /* pings sent since the last byte came */
     int64_t ping_due;         /* ms, monotonic; 0 until the first tick */
     int64_t close_due;        /* ms: when to stop waiting for the peer's close; 0: not waiting */
@@ -145,6 +145,8 @@ static void on_message(wslay_event_context_ptr ctx, const struct wslay_event_on_
         ws->closing = true;
         return;
     }
+    if (msg->opcode == WSLAY_PING)
+        ws->pongs += PONG_HEAD + msg->msg_length;
     if (wslay_is_ctrl_frame(msg->opcode) || ws->broken || ws->closing || ws->closed)
         return;
     if (ws->events)
@@ -222,9 +224,17 @@ size_t nd_ws_buffered(const struct nd_ws *ws)
            ws->transport->queued(ws->io);
 }
 
+static bool little_queued(const struct nd_ws *ws)
+{
+    return ws->transport->queued(ws->io) <= ws->limits.high / 2;
+}
+
+/* Unread pongs alone stop the reading, since nobody else holds them back. Were it what the user
+ * sends, two sides that send much at once would each wait for the other to read. */
 static void apply_pause(struct nd_ws *ws)
 {
-    bool stop = (ws->user_paused || ws->choked) && !ws->closing;
+    bool choked = ws->pongs > ws->limits.high;
+    bool stop = (ws->user_paused || choked) && !ws->closing;
 
     if (stop == ws->paused || ws->finished)
         return;
@@ -309,7 +319,10 @@ void nd_ws_feed(struct nd_ws *ws, const void *data, size_t length)
         ws->fail_code = wslay_event_get_status_code_sent(ws->wslay);
     }
     settle(ws);
-    ws->choked = !ws->finished && ws->transport->queued(ws->io) > ws->limits.high;
+    if (ws->finished)
+        return;
+    if (little_queued(ws))
+        ws->pongs = 0;
     apply_pause(ws);
 }
 
@@ -320,9 +333,9 @@ void nd_ws_lost(struct nd_ws *ws)
 
 void nd_ws_flushed(struct nd_ws *ws)
 {
-    if (ws->finished || ws->transport->queued(ws->io) > ws->limits.high / 2)
+    if (ws->finished || !little_queued(ws))
         return;
-    ws->choked = false;
+    ws->pongs = 0;
     apply_pause(ws);
     if (!ws->above)
         return;

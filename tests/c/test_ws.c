@@ -385,19 +385,40 @@ static void a_full_buffer_is_reported_and_drains(void **state)
 static void a_peer_that_pings_and_never_reads_is_not_read_from(void **state)
 {
     static const char ping[] = FRAME("\x89", "\x82", "hi");
+    size_t high = nd_ws_limits_default.high;
     struct end e;
 
     (void)state;
     end_open(&e, false);
-    e.queued = nd_ws_limits_default.high + 1;
-    nd_ws_feed(e.ws, ping, sizeof ping - 1);
+    for (size_t i = 0; i < high && !e.paused; i++) {
+        nd_ws_feed(e.ws, ping, sizeof ping - 1);
+        e.queued = e.sent.length;
+    }
     assert_true(e.paused);
+    assert_in_range(e.sent.length, high / 4, 2 * high);
     e.queued = 0;
     nd_ws_flushed(e.ws);
     assert_false(e.paused);
     nd_ws_pause(e.ws, true);
     assert_true(e.paused);
     nd_ws_pause(e.ws, false);
+    assert_false(e.paused);
+    end_free(&e);
+}
+
+/* Else two sides that send much at once would wait for each other. */
+static void a_peer_that_has_not_read_our_messages_is_still_read_from(void **state)
+{
+    static const char text_and_ping[] = FRAME("\x81", "\x82", "hi") FRAME("\x89", "\x82", "hi");
+    struct end e;
+
+    (void)state;
+    end_open(&e, false);
+    e.queued = nd_ws_limits_default.high + 1;
+    nd_ws_send(e.ws, false, "x", 1);
+    assert_true(nd_ws_full(e.ws));
+    nd_ws_feed(e.ws, text_and_ping, sizeof text_and_ping - 1);
+    assert_string_equal(e.got.data, "t:hi;");
     assert_false(e.paused);
     end_free(&e);
 }
@@ -464,6 +485,7 @@ int main(void)
         cmocka_unit_test(a_lost_connection_is_1006),
         cmocka_unit_test(a_full_buffer_is_reported_and_drains),
         cmocka_unit_test(a_peer_that_pings_and_never_reads_is_not_read_from),
+        cmocka_unit_test(a_peer_that_has_not_read_our_messages_is_still_read_from),
         cmocka_unit_test(a_client_masks_and_wants_no_masks),
         cmocka_unit_test(handshake_keys),
     };

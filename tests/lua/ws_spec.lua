@@ -153,6 +153,24 @@ describe("ws", function()
     assert.equal(400, sent)
   end)
 
+  it("carries much both ways at once, where each side reads while it sends", function()
+    local count, message, got = 400, ("x"):rep(64 * 1024), {}
+    local function both_ways(w, name)
+      local sender = task.spawn(name, function()
+        for _ = 1, count do w:send(message) end
+      end)
+      for n = 1, count do
+        w:recv(5000)
+        got[name] = n
+      end
+      sender:join(5000)
+    end
+    conversation = function(w) both_ways(w, "server") end
+    both_ways(ws.connect { url = url }, "client")
+    until_true(function() return ended end)
+    assert.same({ server = count, client = count }, got)
+  end)
+
   it("lets a sender drop messages instead of waiting", function()
     local outcome
     conversation = function(w)
