@@ -13,7 +13,7 @@
 enum {
     HEAD_MOST = 16 * 1024, /* bytes of the answer's head */
     BODY_MOST = 64 * 1024, /* bytes kept of a refusal's body */
-    LINGER_MS = 2000,      /* for the server to close after our last byte */
+    LINGER_MS = 2000,      /* for what is unsent to go, and the server to close */
 };
 
 enum state { RESOLVING, CONNECTING, SHAKING, REFUSED, OPEN, FINISHING, CLOSED };
@@ -165,12 +165,8 @@ static void on_shutdown(uv_shutdown_t *req, int status)
 {
     struct nd_ws_client *c = req->data;
 
-    if (c->state == CLOSED)
-        return;
     if (status < 0)
         close_all(c);
-    else
-        uv_timer_start(&c->timer, on_linger_end, LINGER_MS, 0);
 }
 
 static void ws_finish(void *io)
@@ -181,6 +177,7 @@ static void ws_finish(void *io)
         return;
     c->state = FINISHING;
     c->shutdown.data = c;
+    uv_timer_start(&c->timer, on_linger_end, LINGER_MS, 0);
     if (uv_shutdown(&c->shutdown, &c->uv.stream, on_shutdown) < 0)
         close_all(c);
     else

@@ -247,8 +247,11 @@ static struct nd_ws_client *dial(struct nd_loop *loop, struct caller *call, cons
     struct nd_ws_where where = {
         .host = host, .port = port, .authority = "a", .target = "/ws", .timeout_ms = timeout_ms};
 
+    struct nd_ws_limits limits = nd_ws_limits_default;
+
+    limits.close_ms = 200;
     memset(call, 0, sizeof *call);
-    return nd_ws_client_open(loop, &where, NULL, &client_events, call);
+    return nd_ws_client_open(loop, &where, &limits, &client_events, call);
 }
 
 #define TURN_UNTIL(loop, cond)                                                                     \
@@ -408,6 +411,50 @@ static void silence_and_absence_end_in_time(void **state)
     nd_loop_fini(&f.loop);
 }
 
+/* Reads the request and agrees to it. */
+static void agree_by_hand(struct fixture *f, int fd)
+{
+    char request[1024], accept[ND_WS_ACCEPT + 1];
+    struct nd_buf answer = {0};
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    ssize_t n;
+
+    TURN_UNTIL(f, poll(&ready, 1, 0) > 0);
+    n = read(fd, request, sizeof request - 1);
+    assert_true(n > 0);
+    request[n] = '\0';
+    nd_ws_accept(strstr(request, "Sec-WebSocket-Key: ") + 19, accept);
+    nd_buf_addf(&answer, OK101 UPGRADE "Sec-WebSocket-Accept: %s\r\n\r\n", accept);
+    assert_int_equal(write(fd, answer.data, answer.length), answer.length);
+    nd_buf_fini(&answer);
+}
+
+/* Else ndctl could not be interrupted while what it sends isn't taken. */
+static void a_server_that_reads_nothing_does_not_keep_our_client(void **state)
+{
+    static const char data[64 * 1024];
+    struct fixture f = {0};
+    struct caller call;
+    int port, listener = listen_by_hand(&port), fd;
+
+    (void)state;
+    assert_int_equal(nd_loop_init(&f.loop, NULL), 0);
+    dial(&f.loop, &call, "127.0.0.1", port, 1000);
+    fd = accept_by_hand(&f, listener);
+    agree_by_hand(&f, fd);
+    TURN_UNTIL(&f, call.opened);
+    for (int i = 0; i < 1000 && !nd_ws_full(call.ws); i++)
+        nd_ws_send(call.ws, true, data, sizeof data);
+    assert_true(nd_ws_full(call.ws));
+    nd_ws_close(call.ws, 1000, "", 0);
+    TURN_UNTIL(&f, call.closed);
+    assert_int_equal(call.code, 1006);
+    TURN_UNTIL(&f, !uv_loop_alive(&f.loop.uv));
+    close(fd);
+    close(listener);
+    nd_loop_fini(&f.loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -421,6 +468,7 @@ int main(void)
         cmocka_unit_test(bad_answers_are_errors_with_names),
         cmocka_unit_test(a_head_without_end_is_given_up),
         cmocka_unit_test(silence_and_absence_end_in_time),
+        cmocka_unit_test(a_server_that_reads_nothing_does_not_keep_our_client),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
