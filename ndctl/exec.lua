@@ -3,19 +3,19 @@
 local clientlib = require "ndctl.lib.client"
 local crypto = require "crypto"
 local fail = require "ndctl.lib.fail"
-local fs = require "fs"
 local json = require "json"
 local out = require "ndctl.lib.out"
 local task = require "task"
+local term = require "term"
 
-local CHUNK = 24 * 1024
+local WINDOW = 8 -- frames on the way: less than what makes the daemon stop reading
 
--- A frame goes once the one before was taken.
-local function send_stdin(ws, taken)
-  local data = fs.read "/dev/stdin"
-  for at = 1, #data, CHUNK do
-    ws:send(json.encode { data = crypto.base64(data:sub(at, at + CHUNK - 1)) })
-    taken:wait()
+-- What isn't yet taken stays here, so that the way is free for an interrupt.
+local function send_stdin(ws, way)
+  for data in term.read do
+    ws:send(json.encode { data = crypto.base64(data) })
+    way.frames = way.frames + 1
+    while way.frames >= WINDOW do way.taken:wait() end
   end
   ws:send(json.encode { ["end"] = true })
 end
@@ -25,7 +25,7 @@ local function raise_error(e)
 end
 
 -- Writes what it prints; returns its exit status.
-local function take(ws, taken, write)
+local function take(ws, way, write)
   while true do
     local frames = clientlib.receive(ws, 1000)
     if not frames then
@@ -33,7 +33,10 @@ local function take(ws, taken, write)
     end
     for _, frame in ipairs(frames) do
       if frame.data then write(frame.stream, crypto.unbase64(frame.data)) end
-      if frame.taken then taken:notify() end
+      if frame.taken then
+        way.frames = way.frames - 1
+        way.taken:notify()
+      end
       if frame.error then raise_error(frame.error) end
       if frame.exit_code then return frame.exit_code end
     end
@@ -45,10 +48,10 @@ local function run(ctx)
   local ws <close> = c:websocket("/ws/exec", c:scoped { app = ctx.args.app, process = o.process, index = o.instance })
   ws:send(json.encode { command = ctx.args.command, stdin = o.stdin or nil, user = o.user })
   -- Beside the reading: the command may answer before it has read all.
-  local taken = task.signal()
-  local feeder = o.stdin and task.spawn("stdin", function() pcall(send_stdin, ws, taken) end)
+  local way = { frames = 0, taken = task.signal() }
+  local feeder = o.stdin and task.spawn("stdin", function() pcall(send_stdin, ws, way) end)
   local parts = { stdout = {}, stderr = {} }
-  local code = take(ws, taken, function(stream, data)
+  local code = take(ws, way, function(stream, data)
     if o.json then
       table.insert(parts[stream], data)
     else
@@ -73,7 +76,7 @@ return {
     { "process", value = "NAME", doc = "an instance of this process; otherwise the first that runs" },
     { "instance", short = "i", type = "int", least = 1, value = "N", doc = "the N-th instance of it" },
     { "user", short = "u", value = "USER", doc = "run it as this user" },
-    { "stdin", type = "flag", doc = "read stdin to its end and give it to the command" },
+    { "stdin", type = "flag", doc = "give it what comes on stdin, as it comes" },
   },
   notes = {
     "The command sees the environment and the secrets that the app has. There is no terminal: "

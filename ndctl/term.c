@@ -13,7 +13,10 @@
 #include "base/mem.h"
 #include "script/task.h"
 
-enum { LINE_MOST = 4096 };
+enum {
+    LINE_MOST = 4096,
+    CHUNK = 24 * 1024, /* bytes of stdin at once: base64 keeps a frame of it below 64 KiB */
+};
 
 static int term_isatty(lua_State *L)
 {
@@ -199,6 +202,71 @@ static int term_ask(lua_State *L)
     return nd_op_park(L, ask);
 }
 
+/* Stdin as it comes. A file or /dev/null can't be watched, and needn't be. */
+struct read_op {
+    struct nd_op op;
+    uv_poll_t poll; /* open until on_read_closed, where stdin can be watched */
+    ssize_t length; /* of what was read; 0 or less: the end */
+    char data[CHUNK];
+};
+
+static void on_read_closed(uv_handle_t *handle)
+{
+    nd_op_done(&((struct read_op *)handle->data)->op);
+}
+
+static void read_cancel(void *op)
+{
+    uv_handle_t *poll = (uv_handle_t *)&((struct read_op *)op)->poll;
+
+    if (!uv_is_closing(poll))
+        uv_close(poll, on_read_closed);
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+    struct read_op *op = poll->data;
+
+    (void)events;
+    op->length = status < 0 ? 0 : read(STDIN_FILENO, op->data, sizeof op->data);
+    if (op->length >= 0 || (errno != EINTR && errno != EAGAIN))
+        read_cancel(op);
+}
+
+static int read_push(lua_State *L, void *op)
+{
+    struct read_op *r = op;
+
+    if (r->length <= 0)
+        return 0;
+    lua_pushlstring(L, r->data, (size_t)r->length);
+    return 1;
+}
+
+static const struct nd_op_type read_type = {
+    .name = "term.read",
+    .size = sizeof(struct read_op),
+    .push = read_push,
+    .cancel = read_cancel,
+};
+
+static int term_read(lua_State *L)
+{
+    struct read_op *op = nd_op_new(L, &read_type);
+    int flags = fcntl(STDIN_FILENO, F_GETFL);
+
+    if (uv_poll_init(&nd_host_loop(nd_host_of(L))->uv, &op->poll, STDIN_FILENO) < 0) {
+        op->length = read(STDIN_FILENO, op->data, sizeof op->data);
+        nd_op_done(&op->op);
+        return nd_op_park(L, op);
+    }
+    /* libuv made it non-blocking, also for whoever shares it: the shell, our own stdout. */
+    fcntl(STDIN_FILENO, F_SETFL, flags);
+    op->poll.data = op;
+    uv_poll_start(&op->poll, UV_READABLE | UV_DISCONNECT, on_readable);
+    return nd_op_park(L, op);
+}
+
 /* The far end of stdout: epoll says EPOLLERR on a pipe that nobody reads any more. */
 struct watch_op {
     struct nd_op op;
@@ -260,13 +328,10 @@ static int term_output_closed(lua_State *L)
 }
 
 static const luaL_Reg functions[] = {
-    {"isatty", term_isatty},
-    {"output_closed", term_output_closed},
-    {"size", term_size},
-    {"ask", term_ask},
-    {"broken_pipe", term_broken_pipe},
-    {"access", term_access},
-    {NULL, NULL},
+    {"isatty", term_isatty}, {"output_closed", term_output_closed},
+    {"size", term_size},     {"ask", term_ask},
+    {"read", term_read},     {"broken_pipe", term_broken_pipe},
+    {"access", term_access}, {NULL, NULL},
 };
 
 int ndctl_open_term(lua_State *L)

@@ -32,16 +32,17 @@ extern char **environ;
 static int cat(const char *path)
 {
     char data[4096];
-    size_t n;
-    FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "r");
+    ssize_t n;
+    int fd = strcmp(path, "-") == 0 ? STDIN_FILENO : open(path, O_RDONLY);
 
-    if (file == NULL) {
+    if (fd < 0) {
         fprintf(stderr, "nd-sample: %s: %s\n", path, strerror(errno));
         return 1;
     }
-    while ((n = fread(data, 1, sizeof data, file)) > 0)
-        fwrite(data, 1, n, stdout);
-    fclose(file);
+    while ((n = read(fd, data, sizeof data)) > 0)
+        if (write(STDOUT_FILENO, data, (size_t)n) != n)
+            return 1;
+    close(fd);
     return 0;
 }
 

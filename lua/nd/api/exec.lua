@@ -36,7 +36,8 @@ end
 
 local function tell(ws, frame) ws:send(json.encode(frame)) end
 
--- Further frames are its input; each is acknowledged, so that nothing piles up.
+-- Further frames are its input; each is acknowledged, so that the sender can keep the way free: that
+-- it has left is seen only while we read.
 local function feed(ws, session)
   for data in function() return (ws:recv()) end do
     local frame = read_frame(data)
@@ -100,9 +101,10 @@ return {
       index = { type = "integer", minimum = 1, description = "Which of its instances; the first that runs." } },
     summary = "Runs a command inside a live instance, with the environment and secrets that the app has.",
     doc = "The first frame is {command: [...], stdin?, user?}; with `stdin` further ones bring input, "
-      .. "{data: base64}, each after the one before was `taken`, and {end: true}. What comes back is output as it "
-      .. "is printed, and last the exit status. When the WebSocket closes before, the command is ended. Asked "
-      .. "without an upgrade, it names the instance.",
+      .. "{data: base64}, and last {end: true}. Each is `taken` when the command has it; with less than 256 KiB on "
+      .. "the way the daemon always sees the other side leave. What comes back is output as it is printed, and last "
+      .. "the exit status. When the WebSocket closes before, the command is ended. Asked without an upgrade, it "
+      .. "names the instance.",
     payload = s.object({ name = s.text, process = s.text, index = s.integer }, { "name", "process", "index" }),
     frames = answer,
     fails = { 404, 409, 502, 504 }, handler = exec, list = show },
