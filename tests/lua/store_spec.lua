@@ -35,6 +35,12 @@ describe("the store", function()
     assert.matches("nextdeploy%.db%.before%-%d%d%d", table.concat(fs.list(dir), " "))
   end)
 
+  it("finds an app by its name alone without reading all of them", function()
+    local plan = store:all("EXPLAIN QUERY PLAN SELECT id FROM app WHERE name = ?", "shop")
+    assert.is_true(#plan > 0)
+    for _, step in ipairs(plan) do assert.not_matches("SCAN", step.detail) end
+  end)
+
   it("shows after an empty commit what was posted before it, at whatever moment it comes", function()
     for turns = 0, 5 do
       store:post { store:set_meta("turns", tostring(turns)) }
