@@ -2,6 +2,15 @@
 
 #include "script/marshal.h"
 
+void nd_bind_class(lua_State *L, const char *name, const luaL_Reg *methods)
+{
+    luaL_newmetatable(L, name);
+    luaL_setfuncs(L, methods, 0);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+}
+
 void nd_bind_open(struct nd_host *host)
 {
     lua_State *L = nd_host_lua(host);

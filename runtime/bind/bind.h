@@ -37,4 +37,7 @@ ND_BIND_MODULES(ND_BIND_DECLARE)
 
 void nd_bind_open(struct nd_host *host);
 
+/* Userdata with the metatable `name` have these methods, the rows __gc and __close among them. */
+ND_RAISES void nd_bind_class(lua_State *L, const char *name, const luaL_Reg *methods);
+
 #endif

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "bind/bind.h"
 #include "bind/docker.h"
 #include "engine/docker_exec.h"
 #include "engine/docker_follow.h"
@@ -409,16 +410,11 @@ void docker_add_follow(lua_State *L)
     static const luaL_Reg stream_methods[] = {
         {"recv", stream_recv},
         {"close", stream_close},
+        {"__close", stream_close},
         {NULL, NULL},
     };
 
-    luaL_newmetatable(L, STREAM_META);
-    lua_newtable(L);
-    luaL_setfuncs(L, stream_methods, 0);
-    lua_setfield(L, -2, "__index");
-    lua_pushcfunction(L, stream_close);
-    lua_setfield(L, -2, "__close");
-    lua_pop(L, 1);
+    nd_bind_class(L, STREAM_META, stream_methods);
     lua_pushcfunction(L, docker_exec);
     lua_setfield(L, -2, "exec");
     lua_pushcfunction(L, docker_logs);

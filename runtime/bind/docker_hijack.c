@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "bind/bind.h"
 #include "bind/docker.h"
 #include "script/chan.h"
 
@@ -235,19 +236,12 @@ static int talk_gc(lua_State *L)
 void docker_add_hijack(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"recv", talk_recv},   {"send", talk_send}, {"finish", talk_finish},
-        {"close", talk_close}, {NULL, NULL},
+        {"recv", talk_recv},   {"send", talk_send},     {"finish", talk_finish},
+        {"close", talk_close}, {"__close", talk_close}, {"__gc", talk_gc},
+        {NULL, NULL},
     };
 
-    luaL_newmetatable(L, TALK_META);
-    lua_newtable(L);
-    luaL_setfuncs(L, methods, 0);
-    lua_setfield(L, -2, "__index");
-    lua_pushcfunction(L, talk_close);
-    lua_setfield(L, -2, "__close");
-    lua_pushcfunction(L, talk_gc);
-    lua_setfield(L, -2, "__gc");
-    lua_pop(L, 1);
+    nd_bind_class(L, TALK_META, methods);
     lua_pushcfunction(L, docker_hijack);
     lua_setfield(L, -2, "hijack");
 }

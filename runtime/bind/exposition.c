@@ -127,11 +127,7 @@ static const luaL_Reg functions[] = {
 
 int nd_open_exposition(lua_State *L)
 {
-    luaL_newmetatable(L, EXPOSITION_META);
-    luaL_setfuncs(L, methods, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
+    nd_bind_class(L, EXPOSITION_META, methods);
     luaL_newlib(L, functions);
     return 1;
 }

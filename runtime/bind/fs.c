@@ -377,10 +377,7 @@ static const luaL_Reg functions[] = {{"read", fs_read},
 
 int nd_open_fs(lua_State *L)
 {
-    luaL_newmetatable(L, LOCK_META);
-    luaL_setfuncs(L, lock_methods, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
+    nd_bind_class(L, LOCK_META, lock_methods);
     luaL_newlib(L, functions);
     return 1;
 }

@@ -597,25 +597,12 @@ static int app_read(lua_State *L)
 
 /* ---- the module ---- */
 
-ND_RAISES static void new_type(lua_State *L, const char *name, const luaL_Reg *methods,
-                               lua_CFunction gc)
-{
-    luaL_newmetatable(L, name);
-    lua_newtable(L);
-    luaL_setfuncs(L, methods, 0);
-    lua_setfield(L, -2, "__index");
-    if (gc) {
-        lua_pushcfunction(L, gc);
-        lua_setfield(L, -2, "__gc");
-    }
-    lua_pop(L, 1);
-}
-
 int nd_open_logs(lua_State *L)
 {
     static const luaL_Reg store_methods[] = {
         {"app", store_app},
         {"close", store_close},
+        {"__gc", store_close},
         {NULL, NULL},
     };
     static const luaL_Reg app_methods[] = {
@@ -626,12 +613,13 @@ int nd_open_logs(lua_State *L)
     static const luaL_Reg tap_methods[] = {
         {"wait", tap_wait},
         {"close", tap_close},
+        {"__gc", tap_gc},
         {NULL, NULL},
     };
 
-    new_type(L, STORE_META, store_methods, store_close);
-    new_type(L, APP_META, app_methods, NULL);
-    new_type(L, TAP_META, tap_methods, tap_gc);
+    nd_bind_class(L, STORE_META, store_methods);
+    nd_bind_class(L, APP_META, app_methods);
+    nd_bind_class(L, TAP_META, tap_methods);
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, logs_open);
     lua_setfield(L, -2, "open");

@@ -119,11 +119,7 @@ static const luaL_Reg functions[] = {{"new", series_new}, {NULL, NULL}};
 
 int nd_open_series(lua_State *L)
 {
-    luaL_newmetatable(L, SERIES_META);
-    luaL_setfuncs(L, methods, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
+    nd_bind_class(L, SERIES_META, methods);
     luaL_newlib(L, functions);
     return 1;
 }

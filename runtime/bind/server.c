@@ -295,6 +295,7 @@ static const luaL_Reg methods[] = {
     {"address", server_address},
     {"connections", server_connections},
     {"close", server_close},
+    {"__gc", server_gc},
     {NULL, NULL},
 };
 
@@ -302,13 +303,7 @@ int nd_open_server(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"listen", server_listen}, {NULL, NULL}};
 
-    luaL_newmetatable(L, SERVER_META);
-    lua_newtable(L);
-    luaL_setfuncs(L, methods, 0);
-    lua_setfield(L, -2, "__index");
-    lua_pushcfunction(L, server_gc);
-    lua_setfield(L, -2, "__gc");
-    lua_pop(L, 1);
+    nd_bind_class(L, SERVER_META, methods);
     luaL_newlib(L, functions);
     return 1;
 }

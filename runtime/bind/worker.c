@@ -302,8 +302,9 @@ static int worker_spawn(lua_State *L)
 }
 
 static const luaL_Reg methods[] = {
-    {"send", worker_send}, {"recv", worker_recv},   {"kill", worker_kill}, {"wait", worker_wait},
-    {"pid", worker_pid},   {"close", worker_close}, {NULL, NULL},
+    {"send", worker_send},     {"recv", worker_recv}, {"kill", worker_kill},
+    {"wait", worker_wait},     {"pid", worker_pid},   {"close", worker_close},
+    {"__close", worker_close}, {"__gc", worker_gc},   {NULL, NULL},
 };
 
 static const luaL_Reg functions[] = {
@@ -313,15 +314,7 @@ static const luaL_Reg functions[] = {
 
 int nd_open_worker(lua_State *L)
 {
-    luaL_newmetatable(L, WORKER_META);
-    lua_newtable(L);
-    luaL_setfuncs(L, methods, 0);
-    lua_setfield(L, -2, "__index");
-    lua_pushcfunction(L, worker_gc);
-    lua_setfield(L, -2, "__gc");
-    lua_pushcfunction(L, worker_close);
-    lua_setfield(L, -2, "__close");
-    lua_pop(L, 1);
+    nd_bind_class(L, WORKER_META, methods);
     luaL_newlib(L, functions);
     return 1;
 }
