@@ -26,6 +26,8 @@ static void conn_free(struct conn *c)
     struct sample *app = c->app;
 
     timer_clear(c);
+    /* Closing is not enough while a process that was just forked has it too. */
+    epoll_ctl(app->epoll, EPOLL_CTL_DEL, c->fd, NULL);
     close(c->fd);
     if (c->prev != NULL)
         c->prev->next = c->next;
