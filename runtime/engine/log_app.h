@@ -51,8 +51,8 @@ struct nd_log_app {
     uint16_t source_number;   /* the last given */
     struct nd_list followers; /* struct nd_log_follower */
     int follower_count;
-    int scanning;          /* followers that read from disk: keep `recent` */
-    struct nd_list recent; /* struct nd_log_run, oldest first, up to `written` */
+    struct nd_list recent; /* struct nd_log_run, oldest first, up to `written`: for followers that
+                              are not live and have been told all before */
     size_t recent_bytes;
     struct nd_log_frames frames; /* of the run being told, for all who want everything */
     struct nd_list flushes;      /* struct nd_log_flush */
@@ -69,7 +69,7 @@ void nd_log_run_free(struct nd_log_run *run);
 void nd_log_source_tell_lost(struct nd_log_source *source);
 
 /* log_follow.c */
-void nd_log_followers_tell(struct nd_log_app *app, struct nd_log_run *run);
+void nd_log_followers_tell(struct nd_log_app *app, struct nd_log_run *run); /* takes it */
 void nd_log_followers_end(struct nd_log_app *app, const char *why);
 
 #endif

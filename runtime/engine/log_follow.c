@@ -8,7 +8,11 @@
 #include "engine/log_app.h"
 #include "io/job.h"
 
-enum { STEP_BYTES = 256 * 1024 }; /* of frames read from disk at once */
+enum {
+    STEP_BYTES = 256 * 1024,      /* of frames read from disk at once */
+    FRAMES_KEPT = 512 * 1024,     /* of an app's buffer for them */
+    RECENT_MAX = 4 * 1024 * 1024, /* of an app's runs for those who are a little behind */
+};
 
 /*   FLUSH → READ ⇄ WAIT ⇄ LIVE, and from each of them OVER, which a job still at it outlives */
 enum state {
@@ -33,7 +37,6 @@ struct nd_log_follower {
     uint64_t upto;    /* seq: where one that doesn't follow ends */
     struct nd_log_flush flush;
     struct nd_log_scan scan;
-    struct nd_log_frames frames; /* of what is live or recent, filtered */
 };
 
 static void step(struct nd_log_follower *f);
@@ -41,36 +44,49 @@ static void step(struct nd_log_follower *f);
 static void free_follower(struct nd_log_follower *f)
 {
     nd_log_filter_fini(&f->call.filter);
-    nd_log_frames_fini(&f->frames);
     nd_log_frames_fini(&f->scan.frames);
     free(f);
 }
 
-/* Nobody reads from disk: nothing needs to be kept. */
-static void forget_recent(struct nd_log_app *app)
+/* Frees what of `recent` is needed by nobody, or is too much. A follower for whom something in
+ * between is gone already reads from disk, and needs none of it. */
+static void trim_recent(struct nd_log_app *app)
 {
-    ND_LIST_EACH (link, &app->recent) {
-        nd_log_run_free(ND_CONTAINER(link, struct nd_log_run, link));
+    struct nd_log_run *oldest = ND_CONTAINER(app->recent.next, struct nd_log_run, link);
+    uint64_t told = UINT64_MAX;
+
+    if (nd_list_empty(&app->recent))
+        return;
+    ND_LIST_EACH (link, &app->followers) {
+        struct nd_log_follower *f = ND_CONTAINER(link, struct nd_log_follower, link);
+        uint64_t after = f->job ? f->scan.upto : f->call.filter.after;
+
+        if (after + 1 >= oldest->first && after < told)
+            told = after;
     }
-    app->recent_bytes = 0;
+    while (!nd_list_empty(&app->recent)) {
+        oldest = ND_CONTAINER(app->recent.next, struct nd_log_run, link);
+        if (oldest->last > told && app->recent_bytes <= RECENT_MAX &&
+            app->store->gathered <= ND_LOG_GATHERED_MAX / 2)
+            return;
+        app->recent_bytes -= oldest->records.length;
+        nd_log_run_free(oldest);
+    }
 }
 
 static void set_state(struct nd_log_follower *f, enum state state)
 {
-    bool before = f->state == READ;
-    bool now = state == READ;
-
-    f->app->scanning += now - before;
     f->state = state;
-    if (before && !now && !f->app->scanning)
-        forget_recent(f->app);
+    if (state == LIVE)
+        trim_recent(f->app);
 }
 
 static void leave(struct nd_log_follower *f)
 {
-    set_state(f, OVER);
+    f->state = OVER;
     nd_list_remove(&f->link);
     f->app->follower_count--;
+    trim_recent(f->app);
     if (f->flushing)
         nd_list_remove(&f->flush.link);
     if (!f->job && !f->starting)
@@ -110,66 +126,69 @@ static void tell_dropped(struct nd_log_follower *f, uint64_t lines)
     f->call.sink->send(f->call.io, text, strlen(text));
 }
 
-/* What of a run passes the filter, in `f->frames`. */
-static void filter_run(struct nd_log_follower *f, const struct nd_log_run *run)
+/* The i-th frame of what of a run passes the filter (NULL: of all), made when it is asked for;
+ * NULL: they are fewer. */
+static const struct nd_log_frame *frame_of(struct nd_log_frames *frames, struct nd_log_walk *walk,
+                                           const struct nd_log_filter *filter, size_t i)
 {
-    struct nd_log_walk walk = {.data = run->records.data, .length = run->records.length};
     struct nd_log_record record;
 
-    nd_log_frames_clear(&f->frames);
-    while (nd_log_walk_next(&walk, &record))
-        if (nd_log_filter_match(&f->call.filter, &record))
-            nd_log_frames_add(&f->frames, &record);
-    nd_log_frames_end(&f->frames);
-}
-
-/* The frames of a run for all who want everything; made once. */
-static const struct nd_log_frames *frames_of(struct nd_log_app *app, const struct nd_log_run *run)
-{
-    struct nd_log_walk walk = {.data = run->records.data, .length = run->records.length};
-    struct nd_log_record record;
-
-    if (!app->frames.count) {
-        while (nd_log_walk_next(&walk, &record))
-            nd_log_frames_add(&app->frames, &record);
-        nd_log_frames_end(&app->frames);
-    }
-    return &app->frames;
+    while (frames->count < i + 2 && nd_log_walk_next(walk, &record))
+        if (!filter || nd_log_filter_match(filter, &record))
+            nd_log_frames_add(frames, &record);
+    if (frames->count < i + 2)
+        nd_log_frames_end(frames);
+    return i < frames->count ? &frames->list[i] : NULL;
 }
 
 /* Sends a run, as far as it is taken. */
-static void tell(struct nd_log_follower *f, const struct nd_log_run *run)
+static void tell(struct nd_log_follower *f, const struct nd_log_run *run,
+                 struct nd_log_frames *frames, struct nd_log_walk *walk,
+                 const struct nd_log_filter *filter)
 {
-    const struct nd_log_frames *frames = &f->frames;
+    const struct nd_log_frame *frame;
 
-    if (nd_log_filter_is_open(&f->call.filter))
-        frames = frames_of(f->app, run);
-    else
-        filter_run(f, run);
-    for (size_t i = 0; i < frames->count; i++) {
+    for (size_t i = 0; (frame = frame_of(frames, walk, filter, i)); i++) {
         if (f->call.sink->full(f->call.io)) {
-            set_state(f, WAIT);
+            f->state = WAIT;
             return;
         }
-        send_frame(f, frames, &frames->list[i]);
-        f->call.filter.after = frames->list[i].last;
+        send_frame(f, frames, frame);
+        f->call.filter.after = frame->last;
     }
     f->call.filter.after = run->last;
 }
 
+/* The same with frames for this one only. */
+static void tell_alone(struct nd_log_follower *f, const struct nd_log_run *run)
+{
+    struct nd_log_walk walk = {.data = run->records.data, .length = run->records.length};
+    struct nd_log_frames frames = {.app = f->app->name};
+
+    tell(f, run, &frames, &walk, &f->call.filter);
+    nd_log_frames_fini(&frames);
+}
+
 void nd_log_followers_tell(struct nd_log_app *app, struct nd_log_run *run)
 {
+    struct nd_log_walk walk = {.data = run->records.data, .length = run->records.length};
+
     nd_log_frames_clear(&app->frames);
     ND_LIST_EACH (link, &app->followers) {
         struct nd_log_follower *f = ND_CONTAINER(link, struct nd_log_follower, link);
 
-        if (f->state == LIVE)
-            tell(f, run);
+        if (f->state == LIVE && nd_log_filter_is_open(&f->call.filter))
+            tell(f, run, &app->frames, &walk, NULL);
+        else if (f->state == LIVE)
+            tell_alone(f, run);
     }
-    nd_log_frames_clear(&app->frames);
-    if (app->frames.text.capacity > STEP_BYTES)
+    if (app->frames.text.capacity > FRAMES_KEPT) {
         nd_log_frames_fini(&app->frames);
-    app->frames.app = app->name;
+        app->frames.app = app->name;
+    }
+    nd_list_append(&app->recent, &run->link);
+    app->recent_bytes += run->records.length;
+    trim_recent(app);
 }
 
 /* --- catching up ------------------------------------------------------------------------------ */
@@ -269,9 +288,7 @@ static bool take_recent(struct nd_log_follower *f)
             continue;
         if (run->first > f->call.filter.after + 1)
             return false;
-        filter_run(f, run);
-        send_frames(f, &f->frames);
-        f->call.filter.after = run->last;
+        tell_alone(f, run);
         return true;
     }
     return false;
@@ -327,7 +344,6 @@ struct nd_log_follower *nd_log_follow_start(struct nd_log_app *app, struct nd_lo
     f->app = app;
     f->call = *call;
     call->filter = (struct nd_log_filter){0};
-    f->frames.app = app->name;
     f->flush.done = begin;
     f->flush.arg = f;
     f->flushing = f->starting = true;

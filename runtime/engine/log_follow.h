@@ -3,10 +3,11 @@
  *
  * A follower that begins in the past reads from disk at its own pace. Once it has come to the end
  * it is *live*: what is written is told to it at once. One who doesn't take what it is told isn't
- * waited for, and nothing is kept for it in memory: it reads on from disk when it takes again. But
- * if by then it is more than ND_LOG_BEHIND_MAX lines behind, these are dropped, it is told how many
- * they were, {"dropped":N}, and is live again. The count is exact; with a filter it is that of the
- * lines that pass it and which the size cap has not removed meanwhile.
+ * waited for. When it takes again it goes on with what the app keeps in memory for all who are a
+ * little behind (4 MB at most, and only while somebody is), else it reads on from disk. But if by
+ * then it is more than ND_LOG_BEHIND_MAX lines behind, these are dropped, it is told how many they
+ * were, {"dropped":N}, and is live again. The count is exact; with a filter it is that of the lines
+ * that pass it and which the size cap has not removed meanwhile.
  */
 #ifndef ND_ENGINE_LOG_FOLLOW_H
 #define ND_ENGINE_LOG_FOLLOW_H

@@ -10,16 +10,18 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 #include <zlib.h>
 
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/mem.h"
 
 #define MAGIC 0x316c646eu /* "ndl1" */
 #define HINT_DISK "free some space, or lower `log_bytes`"
 
-enum { BLOCK_RAW = 256 * 1024, RAW_MOST = 16 * 1024 * 1024 };
+enum { BLOCK_RAW = 256 * 1024, RAW_MOST = 16 * 1024 * 1024, REST_TIMES = 3 };
 
 struct head { /* of a block on disk, in the host's byte order */
     uint32_t magic;
@@ -90,18 +92,14 @@ static uint32_t checksum(const struct head *head, const char *payload)
     return (uint32_t)crc32(crc, (const Bytef *)payload, head->stored);
 }
 
-static bool next_block(const struct nd_log_map *map, size_t *at, struct nd_log_block *block,
-                       bool check)
+bool nd_log_map_next(const struct nd_log_map *map, size_t *at, struct nd_log_block *block)
 {
     struct head head;
-    const char *payload;
 
     if (map->length - *at < sizeof head)
         return false;
     memcpy(&head, map->data + *at, sizeof head);
-    payload = map->data + *at + sizeof head;
-    if (head.magic != MAGIC || head.stored > map->length - *at - sizeof head ||
-        head.raw > RAW_MOST || (check && head.crc != checksum(&head, payload)))
+    if (head.magic != MAGIC || head.stored > map->length - *at - sizeof head || head.raw > RAW_MOST)
         return false;
     *block = (struct nd_log_block){
         .first = head.first,
@@ -110,7 +108,7 @@ static bool next_block(const struct nd_log_map *map, size_t *at, struct nd_log_b
         .last_time = head.last_time,
         .lines = head.lines,
         .raw = head.raw,
-        .payload = payload,
+        .payload = map->data + *at + sizeof head,
         .stored = head.stored,
         .deflated = head.deflated,
     };
@@ -118,15 +116,21 @@ static bool next_block(const struct nd_log_map *map, size_t *at, struct nd_log_b
     return true;
 }
 
-bool nd_log_map_next(const struct nd_log_map *map, size_t *at, struct nd_log_block *block)
+/* Whether a block of a map is as it was written. */
+static bool is_whole(const struct nd_log_block *block)
 {
-    return next_block(map, at, block, true);
+    struct head head;
+
+    memcpy(&head, block->payload - sizeof head, sizeof head);
+    return head.crc == checksum(&head, block->payload);
 }
 
 const char *nd_log_block_records(const struct nd_log_block *block, struct nd_buf *room)
 {
     uLongf length = block->raw;
 
+    if (!is_whole(block))
+        return NULL;
     if (!block->deflated)
         return block->stored == block->raw ? block->payload : NULL;
     nd_buf_clear(room);
@@ -164,8 +168,9 @@ static bool look_at(const char *dir, const char *name, struct nd_log_segment *s)
     if (map_file(&map, path) < 0)
         goto out;
     /* A sealed segment was synced before it got its name: its bytes are looked at when read. */
-    for (size_t from = 0; next_block(&map, &at, &block, !s->sealed); from = at)
-        count_block(s, &block, at - from);
+    for (size_t next = 0; nd_log_map_next(&map, &next, &block) && (s->sealed || is_whole(&block));
+         at = next)
+        count_block(s, &block, next - at);
     /* Failing here costs nothing but the next look: readers stop where a block is none, and what
      * is appended begins a segment of its own. */
     if (at < map.length && at > 0 && truncate(path, (off_t)at) < 0)
@@ -351,15 +356,29 @@ static int put_block(int fd, struct nd_log_block *b, struct nd_buf *records, str
     return write_all(fd, &head, b->payload);
 }
 
+/* Rests REST_TIMES as long as the last block took, so that sealing takes a small part of a
+ * processor only, and no more than a moment of it at a time: even a thread of the least priority
+ * makes those who wake up beside it wait for the end of its turn (3 ms). */
+static void rest(uint64_t since)
+{
+    uint64_t ns = REST_TIMES * (nd_clock_nanos() - since);
+
+    nanosleep(&(struct timespec){(time_t)(ns / 1000000000), (long)(ns % 1000000000)}, NULL);
+}
+
 static int write_sealed(int fd, const struct nd_log_map *map, size_t *bytes)
 {
     struct nd_buf records = {0}, room = {0};
     struct nd_log_block sum = {0}, block;
+    uint64_t since = nd_clock_nanos();
     int rc = 0;
 
-    for (size_t at = 0; rc == 0 && nd_log_map_next(map, &at, &block);) {
-        if (records.length && records.length + block.raw > BLOCK_RAW)
+    for (size_t at = 0; rc == 0 && nd_log_map_next(map, &at, &block) && is_whole(&block);) {
+        if (records.length && records.length + block.raw > BLOCK_RAW) {
             rc = put_block(fd, &sum, &records, &room, bytes);
+            rest(since);
+            since = nd_clock_nanos();
+        }
         if (rc == 0 && !records.length)
             sum = block;
         else

@@ -58,7 +58,8 @@ struct nd_log_map {
 
 int nd_log_map_open(struct nd_log_map *map, const char *dir, uint64_t first, struct nd_err *err);
 void nd_log_map_close(struct nd_log_map *map);
-/* The block at `*at`, which it advances; false at the end and where the bytes are none. */
+/* The block at `*at`, which it advances; false at the end and where the bytes are none. Looks at
+ * its head only: nd_log_block_records finds what is damaged, and others need not be read. */
 bool nd_log_map_next(const struct nd_log_map *map, size_t *at, struct nd_log_block *block);
 /* The records of a block, inflated into `room` where needed; NULL: damaged. */
 const char *nd_log_block_records(const struct nd_log_block *block, struct nd_buf *room);

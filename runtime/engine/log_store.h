@@ -11,8 +11,9 @@
  * that failed; the count is stored in the place of the lines. (Docker's own way, to stop reading,
  * would stop the app at its next print: a log is worth less than the service it tells about.)
  *
- * Sealing, one segment at a time on the whole host, runs beside and is never waited for: in a flood
- * that outruns it, raw segments count against the app's size like sealed ones, and the oldest go.
+ * Sealing, one segment at a time on the whole host, runs beside, at most a quarter of the time on
+ * one processor, and is never waited for: in a flood that outruns it, raw segments count against
+ * the app's size like sealed ones, and the oldest go.
  */
 #ifndef ND_ENGINE_LOG_STORE_H
 #define ND_ENGINE_LOG_STORE_H

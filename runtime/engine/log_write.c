@@ -2,9 +2,9 @@
  * log_write.c - the jobs of a log: writing what has gathered, sealing what is full, removing what
  * is too much.
  */
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -18,7 +18,6 @@ enum {
     FOLLOWERS_A_MS = 32,       /* ... and a millisecond more for so many followers */
     FULL_BYTES = 256 * 1024,   /* what doesn't wait */
     RETRY_MS = 1000,           /* after a write that failed */
-    RECENT_MAX = 512 * 1024,   /* bytes */
 };
 
 /* --- what is too much ------------------------------------------------------------------------- */
@@ -95,13 +94,13 @@ struct sealing {
     bool failed;
 };
 
-/* A thread of its own, with the least priority: nobody waits for it, and what apps and followers
- * need of the processors comes first. (One of the pool's could not be raised again.) */
+/* A thread of its own, for when a processor would be idle: nobody waits for it, and what apps and
+ * followers need comes first. (One of the pool's could not be raised again.) */
 static void seal_work(void *arg)
 {
     struct sealing *s = arg;
 
-    setpriority(PRIO_PROCESS, (id_t)gettid(), 19);
+    sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0});
     s->failed = nd_log_segment_seal(s->app->dir, &s->segment, &s->err) < 0;
     uv_async_send(&s->ended);
 }
@@ -212,19 +211,6 @@ static void write_work(void *arg)
     w->failed = nd_log_segment_append(w->app->dir, &w->segment, &block, &w->err) < 0;
 }
 
-/* Keeps a run for those who read from disk and have nearly reached the end; at least the last. */
-static void keep_recent(struct nd_log_app *app, struct nd_log_run *run)
-{
-    nd_list_append(&app->recent, &run->link);
-    app->recent_bytes += run->records.length;
-    while (!nd_list_empty(&app->recent) && (app->recent_bytes > RECENT_MAX || !app->scanning)) {
-        struct nd_log_run *oldest = ND_CONTAINER(app->recent.next, struct nd_log_run, link);
-
-        app->recent_bytes -= oldest->records.length;
-        nd_log_run_free(oldest);
-    }
-}
-
 static void tell_flushes(struct nd_log_app *app)
 {
     ND_LIST_EACH (link, &app->flushes) {
@@ -247,7 +233,6 @@ static void written(struct nd_log_app *app)
         nd_log(ND_LOG_INFO, "the log of '%s' is written again", app->name);
     app->failing = false;
     nd_log_followers_tell(app, run);
-    keep_recent(app, run);
     tell_flushes(app);
 }
 
