@@ -3,9 +3,10 @@
  *
  *   nd-bench-logs attach SOCKET CONTAINER LINES   the Engine's raw attach stream
  *   nd-bench-logs follow SOCKET QUERY LINES [N]   /ws/logs?QUERY, by N connections at once (1)
- *   nd-bench-logs stall SOCKET QUERY LINES [N]    the same, reading nothing until stdin has a line
- *   nd-bench-logs probe SOCKET                    GET /healthz every 20 ms until stdin ends
- *   nd-bench-logs peer SOCKET                     the process id of who serves it
+ *   nd-bench-logs stall SOCKET QUERY LINES [N]    the same, reading hardly anything until stdin has
+ * a line: once in 10 s, since the daemon cuts those who take nothing for 30 s nd-bench-logs probe
+ * SOCKET                    GET /healthz every 20 ms until stdin ends nd-bench-logs peer SOCKET the
+ * process id of who serves it
  *
  * "ready" is printed when all are connected. LINES are to come on each connection, those that it is
  * told to have missed included; then one line of JSON: lines and dropped of all connections,
@@ -26,7 +27,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { READ_BYTES = 256 * 1024, SILENCE_MS = 20000, PROBE_MS = 20, AGES = 4 * 1024 * 1024 };
+enum {
+    READ_BYTES = 256 * 1024,
+    SILENCE_MS = 20000,
+    PROBE_MS = 20,
+    STALL_MS = 10000,
+    AGES = 4 * 1024 * 1024
+};
 
 struct reader {
     int fd;
@@ -250,14 +257,16 @@ static int read_log(const char *mode, const char *path, const char *what, uint64
                     int count)
 {
     struct reader *readers = calloc((size_t)count, sizeof *readers);
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
 
     ages = malloc(AGES * sizeof *ages);
     for (int i = 0; i < count; i++)
         open_reader(&readers[i], path, what, mode[0] == 'a');
     printf("ready\n");
     fflush(stdout);
-    if (mode[0] == 's')
-        getchar();
+    while (mode[0] == 's' && poll(&input, 1, STALL_MS) == 0)
+        for (int i = 0; i < count; i++)
+            take(&readers[i]);
     read_all(readers, count, wanted);
     tell(readers, count);
     return 0;
