@@ -180,7 +180,10 @@ function Caddy:replace(routes)
     end
   end
   for host, r in pairs(routes) do
-    if not right[host] then self:set(host, r.at, r.tls) end
+    if not right[host] then
+      self:set(host, r.at, r.tls)
+      task.yield() -- 0.1 ms of files each: 10,000 at once would hold the loop for a second
+    end
   end
 end
 
