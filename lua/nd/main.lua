@@ -8,6 +8,7 @@ local docker = require "docker"
 local fs = require "fs"
 local json = require "json"
 local log = require "log"
+local proc = require "proc"
 local server = require "server"
 local task = require "task"
 local api = require "nd.api"
@@ -18,6 +19,7 @@ local proxy = require "nd.service.proxy"
 local Store = require "nd.store"
 
 local GRACE_MS = 2000
+local REST_MS = 30000
 
 local M = {}
 local d -- the one daemon of this process; for `stop`
@@ -123,6 +125,14 @@ local function recover(interrupted)
   d.schedule:start()
 end
 
+-- A daemon at rest is small.
+local function rest()
+  while not d.stopping do
+    task.sleep(REST_MS)
+    proc.rest()
+  end
+end
+
 local function serve(o, programs)
   d = { options = o, version = M.version, started = clock.monotonic(), stop_signal = task.signal(),
     recovering = task.signal() }
@@ -141,6 +151,7 @@ local function serve(o, programs)
   d.recovering = nil
   recovered:notify()
   log.info(("ready after %d ms"):format(clock.monotonic() - d.started))
+  task.spawn("rest", rest)
   if not d.stopping then d.stop_signal:wait() end
   for _, door in ipairs(d.doors) do door:close(GRACE_MS) end
   d.logs:stop()

@@ -15,6 +15,7 @@
  *   process(pid[, {proc_root=}]) -> {state, parent, start (ticks), rss (bytes)} | nil
  *   self() -> {cpu, start (seconds), rss, virtual (bytes), fds, fds_most}: this process
  *   duration(seconds) -> "1h42m"
+ *   rest()   this process holds little memory for a while: see base/rest.h
  */
 #include "engine/proc.h"
 
@@ -23,6 +24,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/rest.h"
 #include "bind/bind.h"
 #include "bind/job_op.h"
 
@@ -268,9 +270,17 @@ static int proc_duration(lua_State *L)
     return 1;
 }
 
-static const luaL_Reg functions[] = {{"host", proc_host},         {"connections", proc_connections},
-                                     {"process", proc_process},   {"self", proc_self},
-                                     {"duration", proc_duration}, {NULL, NULL}};
+static int proc_rest(lua_State *L)
+{
+    (void)L;
+    nd_rest();
+    return 0;
+}
+
+static const luaL_Reg functions[] = {
+    {"host", proc_host}, {"connections", proc_connections}, {"process", proc_process},
+    {"self", proc_self}, {"duration", proc_duration},       {"rest", proc_rest},
+    {NULL, NULL}};
 
 int nd_open_proc(lua_State *L)
 {

@@ -10,11 +10,6 @@
 
 #define GUARD_META "nd.op"
 
-/* Per cent of what was left after a collection at which the next begins (Lua's own: 200). The
- * daemon keeps 2 MB and drops much: a collection marks them all, and at 300 there are half as many.
- */
-enum { GC_PAUSE = 300 };
-
 /* ---- operations ---- */
 
 static void op_drop(struct nd_op *op)
@@ -413,7 +408,6 @@ struct nd_host *nd_host_new(struct nd_loop *loop)
     *(struct nd_host **)lua_getextraspace(L) = host;
     nd_burst_init(&host->burst, end_burst);
 
-    lua_gc(L, LUA_GCINC, GC_PAUSE, 0, 0);
     luaL_openlibs(L);
     luaL_newmetatable(L, GUARD_META);
     lua_pushcfunction(L, guard_gc);
