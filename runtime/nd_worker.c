@@ -6,12 +6,14 @@
  * Started by the daemon (script/worker.c), which holds the other end of the socket. It locks itself
  * in before it reads the first byte: every other file descriptor closed, resource limits, no new
  * privileges, no core dumps, no tracing, an unprivileged user where it was started as root, death
- * with its parent. Its own status says why it ended (script/recipe.h); a signal says what ended it:
- * SIGXCPU for the CPU limit, SIGKILL for its owner.
+ * with its parent, and of all system calls the few that computing needs. Its own status says why it
+ * ended (script/recipe.h); a signal says what ended it: SIGXCPU for the CPU limit, SIGSYS for any
+ * other system call, SIGKILL for its owner.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,6 +25,7 @@
 #include <unistd.h>
 
 #include "script/recipe.h"
+#include "script/seccomp.h"
 
 struct options {
     long fd;     /* the socket; -1: not given */
@@ -109,6 +112,44 @@ static int drop_privileges(const struct options *o)
     return 0;
 }
 
+/* Memory, the socket, and an end. */
+static int compute_only(void)
+{
+#ifdef ND_SANITIZE /* AddressSanitizer needs many more */
+    return 0;
+#else
+    static const int allowed[] = {
+        /* memory; qsort asks sysinfo how much there is */
+        SYS_brk,
+        SYS_mmap,
+        SYS_munmap,
+        SYS_mremap,
+        SYS_mprotect,
+        SYS_madvise,
+        SYS_sysinfo,
+        /* the socket; malloc's and Lua's seeds, and the clock where the kernel must be asked */
+        SYS_read,
+        SYS_sendmsg,
+        SYS_sendto,
+        SYS_restart_syscall,
+        SYS_getrandom,
+        SYS_clock_gettime,
+        /* an end, also by abort, which may say why */
+        SYS_write,
+        SYS_exit,
+        SYS_exit_group,
+        SYS_rt_sigreturn,
+        SYS_rt_sigprocmask,
+        SYS_rt_sigaction,
+        SYS_getpid,
+        SYS_gettid,
+        SYS_tgkill,
+    };
+
+    return nd_seccomp_allow(allowed, sizeof allowed / sizeof *allowed);
+#endif
+}
+
 static int lock_in(const struct options *o)
 {
     if (keep_only((int)o->fd) < 0 || chdir("/") < 0 || drop_privileges(o) < 0)
@@ -124,7 +165,7 @@ static int lock_in(const struct options *o)
         return -1;
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return -1;
-    return limit_all(o);
+    return limit_all(o) < 0 ? -1 : compute_only();
 }
 
 int main(int argc, char **argv)
@@ -135,6 +176,7 @@ int main(int argc, char **argv)
         fputs("nd-worker runs one recipe for nextdeployd and isn't started by hand\n", stderr);
         return ND_WORKER_USAGE;
     }
+    json_object_seed(0); /* reads /dev/urandom, which is out of reach later */
     if (lock_in(&o) < 0) {
         fprintf(stderr, "nd-worker: can't lock itself in: %s\n", strerror(errno));
         return ND_WORKER_SETUP;

@@ -115,6 +115,9 @@ describe("a worker", function()
       assert.equal("65534", status:match("Gid:%s+(%d+)"))
     end
     assert.equal("1", status:match("NoNewPrivs:%s+(%d)"))
+    if limits:match("Max address space%s+%d") then -- not built with sanitizers
+      assert.equal("2", status:match("Seccomp:%s+(%d)"))
+    end
     assert.equal("0000000000000000", status:match("CapEff:%s+(%x+)"))
     assert.equal("0", limits:match("Max core file size%s+(%d+)"))
     assert.equal("0", limits:match("Max file size%s+(%d+)"))
