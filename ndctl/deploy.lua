@@ -36,8 +36,7 @@ local deploy = {
     { "go-back", type = "flag", negatable = true,
       doc = "return to the kept version if the new one dies or turns unhealthy" },
     { "file", short = "F", value = "PATH", doc = "read this instead of ./nextdeploy.lua" },
-    act.options.plan,
-    act.options.wait,
+    table.unpack(act.run_options),
   },
   permission = "deploy", json = "AppStatus", conflict = true,
   notes = {

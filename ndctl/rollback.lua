@@ -10,8 +10,7 @@ return {
   options = {
     { "to", type = "int", least = 1, value = "N", complete = "releases",
       doc = "the release; the previous one by default" },
-    act.options.plan,
-    act.options.wait,
+    table.unpack(act.run_options),
   },
   permission = "deploy", json = "AppStatus", conflict = true,
   examples = {

@@ -63,8 +63,7 @@ return {
     { "memory", value = "SIZE", doc = "the most memory it may use, such as 256m" },
     { "health-check", value = "PATH", doc = "the path that answers 200 when it is healthy; otherwise "
       .. "its port accepts connections or, without --port, it stays up" },
-    act.options.plan,
-    act.options.wait,
+    table.unpack(act.run_options),
   },
   notes = {
     "It becomes an app like any other: `ndctl status`, `logs`, `deploy`, `rollback` and `destroy` know it. With "
@@ -89,8 +88,7 @@ return {
         { "app", short = "a", value = "NAME", required = true, doc = "the app it is for" },
         { "param", short = "p", type = "map",
           doc = "a parameter, where its name is also an option's" },
-        act.options.plan,
-        act.options.wait,
+        table.unpack(act.run_options),
       },
       notes = {
         "Every other --NAME VALUE is a parameter of the recipe; `ndctl recipe show NAME` lists "

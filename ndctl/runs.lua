@@ -117,7 +117,7 @@ return {
       options = {
         { "app", short = "a", value = "NAME", doc = "those of one app" },
         { "state", type = "choice",
-          choices = { "running", "sleeping", "rolling_back", "done", "cleaning", "failed",
+          choices = { "queued", "running", "sleeping", "rolling_back", "done", "cleaning", "failed",
             "cancelled" },
           value = "STATE", doc = "those in one state, such as running or failed" },
         { "limit", short = "n", type = "int", least = 1, most = 200, default = 20, value = "N",

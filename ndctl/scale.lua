@@ -22,8 +22,7 @@ return {
   options = {
     { "drain", type = "duration", value = "TIME",
       doc = "how long connections of those that go may take to end" },
-    act.options.plan,
-    act.options.wait,
+    table.unpack(act.run_options),
   },
   notes = {
     "New instances get traffic once they are healthy; of too many, the last ones drain and are "

@@ -7,7 +7,7 @@ return {
   name = "swap",
   summary = "Swap blue and green: to IMAGE, or without one back to the kept release.",
   args = { { "app" }, { "image", optional = true } },
-  options = { act.options.plan, act.options.wait },
+  options = act.run_options,
   permission = "deploy", json = "AppStatus", conflict = true,
   examples = {
     { "ndctl swap web nginx:1.28" },

@@ -74,7 +74,7 @@ local function build(o, programs)
   d.worker_options = { path = programs .. "/nd-worker" }
   for name, module in pairs {
     apps = "app", releases = "release", instances = "instances", traffic = "traffic", edge = "edge",
-    recipes = "recipe", runs = "runs", health = "health", drain = "drain",
+    recipes = "recipe", runs = "runs", queue = "queue", health = "health", drain = "drain",
     guard = "guard", watch = "watch", jobs = "jobs", schedule = "schedule", scale = "scale",
     exec = "exec", registries = "registry", seal = "seal", logs = "logs",
   } do
@@ -121,6 +121,7 @@ local function recover(interrupted)
   d.drain:resume() -- before the runs, which may have a release back from it
   d.guard:resume()
   d.runs:resume(interrupted)
+  d.queue:resume()
   d.jobs:resume()
   d.schedule:start()
 end

@@ -15,6 +15,15 @@ act.options = {
   plan = { "plan", type = "flag", doc = "print what would be done, and do nothing" },
 }
 
+-- What commands take that begin a run.
+act.run_options = {
+  act.options.plan,
+  act.options.wait,
+  { "queue", type = "flag", doc = "where the app is being changed already: wait for a turn" },
+  { "supersede", type = "flag", doc = "or also end that, if it can still go back, and drop what waits" },
+  { "idempotency-key", value = "KEY", doc = "the same command again with this key makes no second run" },
+}
+
 -- Prints the plan of a request.
 function act.plan(ctx, path, body)
   local client = ctx.client()
@@ -34,8 +43,11 @@ end
 -- spec: path, body, json = "run" | "app", done(payload) where no run follows.
 function act.post(ctx, spec)
   local client = ctx.client()
+  local o = ctx.options
   local ok, payload = pcall(client.call, client, "POST", spec.path, {
-    body = client:scoped(spec.body), timeout_ms = SLOW })
+    body = client:scoped(spec.body), timeout_ms = SLOW,
+    query = { busy = o.supersede and "supersede" or o.queue and "queue" or nil },
+    headers = { ["idempotency-key"] = o.idempotency_key } })
   if not ok then
     if type(payload) == "table" and payload.code == "cancelled" and not payload.http then
       out.note("", "Interrupted before the daemon answered; it may do it all the same.",

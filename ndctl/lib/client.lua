@@ -107,10 +107,11 @@ local transport = { http_connect = true, http_dns = true, http_tls = true, http_
 
 function Client:request(method, path, options)
   options = options or {}
-  local body = options.body and json.encode(options.body) or nil
+  local body, headers = options.body and json.encode(options.body) or nil, options.headers or {}
+  if body then headers["content-type"] = "application/json" end
   local ok, answer = pcall(require("http").request, {
     url = self.base .. client.target(path, options.query), unix = self.unix, method = method,
-    headers = self:headers(body and { ["content-type"] = "application/json" } or nil),
+    headers = self:headers(headers),
     body = body, timeout_ms = options.timeout_ms or 60000,
     connect_timeout_ms = options.connect_timeout_ms or 5000,
     max_bytes = 64 * 1024 * 1024,

@@ -156,6 +156,9 @@ end
 
 local handlers = {}
 
+handlers["run.queued"] = function(self) self:set_state("it waits for its turn") end
+handlers["run.started"] = function(self) self:set_state(nil) end
+
 handlers["effect.asked"] = function(self, data)
   self:begin(data.n, data.name, data.label)
 end

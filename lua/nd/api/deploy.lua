@@ -2,44 +2,10 @@
 
 local json = require "json"
 local err = require "nd.error"
+local ask = require "nd.api.ask"
 local s = require "nd.api.schema"
 local shapes = require "nd.api.shapes"
-local Process = require "nd.service.process"
-
-local strategies = { ["blue-green"] = "bluegreen", blue_green = "bluegreen" }
-
--- A volume has one writer unless it says `shared`.
-local function choose_strategy(body, spec)
-  local name = strategies[body.strategy] or body.strategy
-  local exclusive
-  for _, volume in ipairs(Process.one_writer(spec)) do
-    if volume.long then exclusive = exclusive or volume.name end
-  end
-  if exclusive and name == "bluegreen" then
-    err.raise("bad_request", ("the volume '%s' has one writer, and bluegreen would run two"):format(exclusive),
-      "deploy with --strategy recreate, or mark the volume `shared = true` if the app can share it")
-  end
-  return name or exclusive and "recreate" or "bluegreen"
-end
-
-local function check_secrets(body)
-  if body.secrets and #body.secrets > 0 then
-    err.raise("bad_request", "$.secrets: secrets are not stored by this release yet",
-      "leave `secrets` out; `env` is plain and visible in docker inspect")
-  end
-end
-
-local function request_of(c)
-  local body, d = c.body, c.d
-  check_secrets(body)
-  local app = d.apps:prepare(body)
-  local spec = d.apps:spec(app, body)
-  d.apps:check_routes(app, spec)
-  local params = body.params or {}
-  params.app, params.image = app.name, body.image
-  return { app = app, recipe = choose_strategy(body, spec), params = params, spec = spec,
-    owner = c.user.name }
-end
+local Request = require "nd.service.request"
 
 -- Waits for a run. When it failed, raises its error with the app's status and the error's data as
 -- the payload.
@@ -63,20 +29,16 @@ local function begun(c, run, message)
   return status, message
 end
 
-local wait_query = { wait = s.doc(s.boolean, "Answer when the run has ended."),
-  plan = s.doc(s.boolean, "Act on nothing, and answer with what would be done.") }
-
-local function start(c, request, message)
-  if c.query.plan then return c.d.runs:plan(request), "this is what would be done" end
-  return begun(c, c.d.runs:start(request), message)
+local function start(c, kind, message)
+  if c.query.plan then return ask.plan(c, kind) end
+  return begun(c, ask.ask(c, kind), message)
 end
 
 -- Tags are the app's, not the release's: they are set at once.
 local function deploy(c)
   local tags = c.d.apps.check_tags(c.body.tags)
-  local request = request_of(c)
-  if c.query.plan or not tags then return start(c, request, "Deployment started") end
-  local run = c.d.runs:start(request)
+  if c.query.plan or not tags then return start(c, "deploy", "Deployment started") end
+  local run = ask.ask(c, "deploy")
   c.d.apps:tag(run.app, tags)
   return begun(c, run, "Deployment started")
 end
@@ -110,45 +72,22 @@ local function restart(c)
   local named = d.docker:image(release.image) -- its name may stand for another image by now
   local image = named and named.Id == release.image_id and release.image or release.image_id
   spec.prepared = true -- the release command has had its run
-  local run = d.runs:start { app = app, recipe = choose_strategy({}, spec), spec = spec,
+  local run = d.runs:start { app = app, recipe = Request.strategy({}, spec), spec = spec,
     owner = c.user.name, params = { app = app.name, image = image } }
   return wait_for(c, run, "App restarted")
 end
 
-local function back(c, app, to)
-  return { app = app, recipe = "rollback", owner = c.user.name, params = { app = app.name, to = to } }
-end
+local function swap(c) return start(c, "swap", "Swap started") end
 
-local function swap(c)
-  local app = c.d.apps:get(c.body)
-  if not c.body.image then return start(c, back(c, app), "Swap started") end
-  local spec = c.d.apps:spec(app, {})
-  return start(c, { app = app, recipe = choose_strategy({}, spec), spec = spec, owner = c.user.name,
-    params = { app = app.name, image = c.body.image } }, "Swap started")
-end
+local function rollback(c) return start(c, "rollback", "Rollback started") end
 
-local function rollback(c)
-  local app = c.d.apps:get(c.body)
-  if c.body.to then c.d.releases:get(app, c.body.to) end
-  return start(c, back(c, app, c.body.to), "Rollback started")
-end
-
-local function scale(c)
-  local app = c.d.apps:get(c.body)
-  local live = c.d.releases:live(app)
-  if not live then
-    err.raise("app_not_live", ("'%s' has no live release to scale"):format(app.name), "deploy one first")
-  end
-  c.d.scale:config(app, live, c.body.process or "web", c.body.replicas)
-  return start(c, { app = app, recipe = "scale", owner = c.user.name, params = { app = app.name,
-    process = c.body.process or "web", replicas = c.body.replicas, drain = c.body.drain } }, "Scaling started")
-end
+local function scale(c) return start(c, "scale", "Scaling started") end
 
 local app_or_plan = s.one_of(s.ref "AppStatus", s.ref "Plan")
 local starts = { 404, 409, 422, 502, 504, 507 } -- how a request that starts a run may fail
 
 return {
-  { method = "POST", path = "/deploy", id = "deploy", permission = "deploy", query = wait_query,
+  { method = "POST", path = "/deploy", id = "deploy", permission = "deploy", query = ask.query, header = ask.header,
     summary = "Deploys an image by a strategy; with plan=true only says what it would do.",
     doc = "Makes the app where there is none yet. What isn't said stays as the live release has it, "
       .. "`env` aside, which is replaced as a whole. The answer comes at once with status `updating` and "
@@ -174,17 +113,17 @@ return {
     summary = "Starts the live release anew, or a stopped app; nothing is dropped.",
     doc = "The same image and configuration again, by the app's strategy. Answers when it serves.",
     payload = s.ref "AppStatus", fails = starts, handler = restart },
-  { method = "POST", path = "/swap", id = "swap", permission = "deploy", query = wait_query,
+  { method = "POST", path = "/swap", id = "swap", permission = "deploy", query = ask.query, header = ask.header,
     summary = "Blue-green to an image; without one, back to the kept release.",
     doc = "Swapping twice without an image ends where it began.",
     body = s.ref "SwapRequest", payload = app_or_plan, fails = starts,
     handler = swap },
-  { method = "POST", path = "/rollback", id = "rollback", permission = "deploy", query = wait_query,
+  { method = "POST", path = "/rollback", id = "rollback", permission = "deploy", query = ask.query, header = ask.header,
     summary = "Back to the last good release, or to release `to`.",
     doc = "The release comes back as it was: its kept containers, else new ones from its image.",
     body = s.ref "RollbackRequest", payload = app_or_plan, fails = starts,
     handler = rollback },
-  { method = "POST", path = "/scale", id = "scale", permission = "deploy", query = wait_query,
+  { method = "POST", path = "/scale", id = "scale", permission = "deploy", query = ask.query, header = ask.header,
     summary = "Changes how many instances of a process the live release has.",
     doc = "New ones get traffic once they are healthy; those that are too many drain first. The release stays "
       .. "the same.",

@@ -2,9 +2,9 @@
 -- /openapi.json all follow. A file per resource adds its rows.
 --
 --   {method, path with {names}, id, summary, doc, permission = "none"|"read"|"deploy"|"admin",
---    query = {name = schema}, needs = name of the query parameter that must be there, body = schema,
---    payload = schema, status = {codes it answers when done; 200}, fails = {codes of its errors beyond
---    the usual ones}, handler = function(c) -> payload, message, status}
+--    query = {name = schema}, header = {Name = schema}, needs = name of the query parameter that must be
+--    there, body = schema, payload = schema, status = {codes it answers when done; 200}, fails = {codes of
+--    its errors beyond the usual ones}, handler = function(c) -> payload, message, status}
 --   method "WS" is a WebSocket: handler(c) -> function(ws), frames = schema of a frame; asked without
 --   an upgrade it answers `list(c)` -> payload. method "ANY" takes every method. raw = true: the
 --   handler makes the whole answer. also = {media type = schema}: other forms; the handler that

@@ -79,13 +79,14 @@ local function parameters(route)
   for _, name in ipairs(route.names) do
     list[#list + 1] = { name = name, ["in"] = "path", required = true, schema = s.text }
   end
-  local names = {}
-  for name in pairs(route.query or {}) do names[#names + 1] = name end
-  table.sort(names)
-  for _, name in ipairs(names) do
-    local schema = s.doc(route.query[name], nil)
-    list[#list + 1] = { name = name, ["in"] = "query", schema = schema, required = route.needs == name or nil,
-      description = route.query[name].description }
+  for _, place in ipairs { "query", "header" } do
+    local known, names = route[place] or {}, {}
+    for name in pairs(known) do names[#names + 1] = name end
+    table.sort(names)
+    for _, name in ipairs(names) do
+      list[#list + 1] = { name = name, ["in"] = place, schema = s.doc(known[name], nil),
+        required = route.needs == name or nil, description = known[name].description }
+    end
   end
   return list
 end

@@ -2,6 +2,7 @@
 
 local json = require "json"
 local err = require "nd.error"
+local ask = require "nd.api.ask"
 local s = require "nd.api.schema"
 
 local function list(c) return c.d.runs:list(c.query) end
@@ -9,14 +10,9 @@ local function list(c) return c.d.runs:list(c.query) end
 local function show(c) return c.d.runs:show(c.path.id) end
 
 local function create(c)
-  local d, body = c.d, c.body
-  local app = d.apps:get(body)
-  local params = body.params or {}
-  params.app = app.name
-  local request = { app = app, recipe = body.recipe, params = params, spec = d.apps:spec(app, {}),
-    owner = c.user.name }
-  if c.query.plan then return d.runs:plan(request), "this is what would be done" end
-  local run = d.runs:start(request)
+  local d = c.d
+  if c.query.plan then return ask.plan(c, "run") end
+  local run = ask.ask(c, "run")
   if not c.query.wait then return d.runs:describe(run.row), "Run started", 202 end
   local row = d.runs:wait(run)
   if row.state == "done" then return d.runs:describe(row), "Run done" end
@@ -40,8 +36,7 @@ return {
     doc = "Of each app the newest 500 are kept, all of the last 30 days, and those whose release is still there.",
     payload = s.list(s.ref "Run"), handler = list },
   { method = "POST", path = "/runs", id = "startRun", permission = "deploy",
-    query = { wait = s.doc(s.boolean, "Answer when the run has ended."),
-      plan = s.doc(s.boolean, "Act on nothing, and answer with what would be done.") },
+    query = ask.query, header = ask.header,
     summary = "Runs a recipe for an app: by name, or sent as {name, files}.",
     doc = "Bad parameters and a recipe that doesn't load are refused before anything is recorded. With "
       .. "wait=true the answer comes when the run has ended, and is an error if it failed, with the run as "

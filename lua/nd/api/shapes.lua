@@ -203,7 +203,7 @@ requests.TokenRequest.example = { name = "ci", role = "deployer" }
 local status = { type = "string", enum = array { "running", "stopped", "error", "updating", "degraded" } }
 local release_state = { type = "string",
   enum = array { "created", "healthy", "live", "draining", "kept", "gone" } }
-local run_state = { type = "string", enum = array { "running", "sleeping", "rolling_back",
+local run_state = { type = "string", enum = array { "queued", "running", "sleeping", "rolling_back",
   "cleaning", "done", "failed", "cancelled" } }
 
 local answers = {

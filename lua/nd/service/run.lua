@@ -635,6 +635,7 @@ function Run:go(w, stuck)
     end
     self.d.runs.live[self.row.id] = nil
     self.ended:notify()
+    self.d.queue:next(self.row.app)
   end)
 end
 

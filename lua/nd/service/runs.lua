@@ -7,7 +7,9 @@ local json = require "json"
 local log = require "log"
 local task = require "task"
 local err = require "nd.error"
+local tasks = require "nd.tasks"
 local Plan = require "nd.service.plan"
+local Request = require "nd.service.request"
 local Run = require "nd.service.run"
 
 local KEEP_RUNS = 500                     -- of each app, however old
@@ -16,7 +18,7 @@ local KEEP_MS = 30 * 24 * 60 * 60 * 1000  -- and all younger ones
 local Runs = {}
 Runs.__index = Runs
 
-function Runs.new(d) return setmetatable({ d = d, live = {} }, Runs) end
+function Runs.new(d) return setmetatable({ d = d, live = {}, asking = tasks.lock() }, Runs) end
 
 -- Short, sorts by time: seconds since 2020 and randomness, in base 32 without look-alikes.
 local function new_id()
@@ -38,51 +40,131 @@ local function row_for(request, bundle)
     spec = request.spec and json.encode(request.spec) or nil,
     seed = string.unpack("<I4", crypto.random(4)), state = "running",
     owner = request.owner or "unknown", started_at = clock.now(), deaths = 0,
+    request = request.key, request_hash = request.hash,
   }
 end
 
 -- The statements that record a new run; `after`: its predecessor, where it has one.
 function Runs:record(row, after)
   return {
-    { [[INSERT INTO run (id, app, recipe, bundle, params, spec, begun_with, seed, state, owner, started_at)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'running', ?, ?)]], row.id, row.app, row.recipe, row.bundle,
-      row.params, row.spec or db.null, row.begun_with or db.null, row.seed, row.owner, row.started_at },
+    { [[INSERT INTO run (id, app, recipe, bundle, params, spec, begun_with, seed, state, owner, started_at,
+        request, request_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)]], row.id, row.app, row.recipe,
+      row.bundle, row.params, row.spec or db.null, row.begun_with or db.null, row.seed, row.state, row.owner,
+      row.started_at, row.request or db.null, row.request_hash or db.null },
     self.d.store:event("run.started", row.app, row.id,
       { recipe = row.recipe, owner = row.owner, after = after }),
   }
 end
 
-function Runs:conflict(app)
+local QUEUE_HINT = "or have it wait for its turn: --queue, --supersede (in the API: busy=queue)"
+
+-- Raises run_conflict where a run changes the app, or others wait to do so.
+function Runs:conflict(app, waited)
   local other = self.d.store:get(
     "SELECT * FROM run WHERE app = ? AND state IN ('running', 'sleeping', 'rolling_back')", app.id)
-  if not other then return end
-  err.raise("run_conflict", ("'%s' is being changed by the run %s (%s), started %s by %s"):format(
-    app.name, other.id, other.recipe, clock.format(other.started_at), other.owner),
-    ("wait for it: `ndctl runs watch %s`, or end it: `ndctl runs cancel %s`"):format(other.id, other.id),
-    { run_id = other.id })
+  if other then
+    err.raise("run_conflict", ("'%s' is being changed by the run %s (%s), started %s by %s"):format(
+      app.name, other.id, other.recipe, clock.format(other.started_at), other.owner),
+      ("wait for it: `ndctl runs watch %s`, end it: `ndctl runs cancel %s`; %s"):format(other.id, other.id, QUEUE_HINT),
+      { run_id = other.id })
+  end
+  local first = not waited and app.id and self.d.queue:waits(app.id)
+  if first then
+    err.raise("run_conflict", ("the run %s (%s) waits for its turn to change '%s', asked for %s by %s"):format(
+      first.id, first.recipe, app.name, clock.format(first.asked_at), first.owner),
+      ("wait for it: `ndctl runs watch %s`, end it: `ndctl runs cancel %s`; %s"):format(first.id, first.id, QUEUE_HINT),
+      { run_id = first.id })
+  end
 end
 
--- request: {app = row, recipe = name | {name, files}, params, spec?, owner} -> Run, under way.
--- Bad recipes and parameters are refused before anything is recorded.
+-- The recipe that a request runs, and its row; what waited keeps the files it was asked with.
+function Runs:prepare(request)
+  local waited = request.waited
+  if not waited then
+    local bundle = self.d.recipes:bundle(request.recipe)
+    return bundle, row_for(request, bundle)
+  end
+  local text = self.d.store:get("SELECT files FROM bundle WHERE hash = ?", waited.bundle).files
+  local bundle = { name = waited.recipe, hash = waited.bundle, text = text, files = json.decode(text) }
+  request.key, request.hash = waited.request, waited.request_hash
+  local row = row_for(request, bundle)
+  row.id = waited.id
+  return bundle, row
+end
+
+-- request: {app = row, recipe = name | {name, files}, params, spec?, owner, key?, hash?, waited?} ->
+-- Run, under way. Bad recipes and parameters are refused before anything is recorded.
 function Runs:start(request)
   local d = self.d
   if d.stopping then err.raise("shutting_down", "the daemon is stopping", "try again in a moment") end
-  self:conflict(request.app)
-  local bundle = d.recipes:bundle(request.recipe)
-  local row = row_for(request, bundle)
+  self:conflict(request.app, request.waited)
+  local bundle, row = self:prepare(request)
   local w = Run.start_worker(d, row, bundle.files)
   local app = d.apps:ensure(request.app)
   row.app = app.id
   local statements = self:record(row)
   table.insert(statements, 1, d.recipes.keep(bundle))
+  if request.waited then
+    table.insert(statements, 1, { "DELETE FROM waiting WHERE id = ?", row.id, expect = 1 })
+  end
   -- What is recorded must be driven: a task of its own, which goes on where the caller is cancelled.
   return task.spawn("start run " .. row.id, function()
     local ok, e = pcall(d.store.try, d.store, statements)
     if ok then return self:begin(row, w) end
     w:kill()
-    if e.code == "constraint" then self:conflict(app) end
+    if e.code == "constraint" then self:conflict(app, request.waited) end
     error(e, 0)
   end):join()
+end
+
+-- Keeps a request until its turn comes, when the same is checked again.
+function Runs:enqueue(request, asked)
+  local d = self.d
+  local bundle, row = self:prepare(request)
+  Run.start_worker(d, row, bundle.files):kill()
+  row.app = d.apps:ensure(request.app).id
+  d.store:commit { d.recipes.keep(bundle) }
+  return d.queue:add(row, asked)
+end
+
+-- The newest wins: what waits is dropped, and what can still go back does.
+function Runs:supersede(app, by)
+  for _, row in ipairs(self.d.queue:list("WHERE app = ? AND id <> ?", { app, by })) do
+    pcall(self.d.queue.drop, self.d.queue, row, "cancelled", "superseded by the run " .. by)
+  end
+  for _, run in pairs(self.live) do
+    if run.row.app == app then pcall(run.cancel, run, ("the run %s, which supersedes it"):format(by)) end
+  end
+end
+
+-- The run that the same request made before; raises where the key came with another one.
+function Runs:asked_before(request)
+  local row = self.d.store:get("SELECT * FROM run WHERE request = ?", request.key)
+    or self.d.store:get("SELECT * FROM waiting WHERE request = ?", request.key)
+  if not row then return nil end
+  if row.request_hash ~= request.hash then
+    err.raise("idempotency_conflict",
+      ("the Idempotency-Key was sent with another request before, which made the run %s"):format(row.id),
+      "send a new key with each new request", { run_id = row.id })
+  end
+  return self.live[row.id] or { row = self:get(row.id), app = self.d.apps:by_id(row.app) }
+end
+
+-- asked: {kind = as in request.lua, body, owner, key = an Idempotency-Key?, busy = "refuse" | "queue" |
+-- "supersede"}. -> the run: under way, waiting or, where it was asked for before with this key, ended.
+function Runs:ask(asked)
+  local key = asked.key and asked.owner .. " " .. asked.key
+  local _ <close> = key and self.asking:hold(key)
+  local request = { key = key, hash = key and crypto.sha256(asked.kind .. json.encode(asked.body)) }
+  local before = key and self:asked_before(request)
+  if before then return before end
+  for name, value in pairs(Request.make(self.d, asked.kind, asked.body, asked.owner)) do request[name] = value end
+  local ok, result = pcall(self.start, self, request)
+  if ok then return result end
+  if result.code ~= "run_conflict" or (asked.busy or "refuse") == "refuse" then error(result, 0) end
+  local waiting = self:enqueue(request, asked)
+  if asked.busy == "supersede" then self:supersede(waiting.row.app, waiting.row.id) end
+  return waiting
 end
 
 -- Drives a run that is recorded. `w`: a worker that has loaded its recipe already, or nil.
@@ -139,8 +221,15 @@ function Runs:resume(interrupted)
   end
 end
 
+-- What waits for its turn, as a run.
+local function as_run(row)
+  return { id = row.id, app = row.app, recipe = row.recipe, bundle = row.bundle, params = row.params,
+    owner = row.owner, state = "queued", started_at = row.asked_at }
+end
+
 function Runs:get(id)
-  local row = self.d.store:get("SELECT * FROM run WHERE id = ?", id)
+  local waiting = self.d.queue:find(id)
+  local row = waiting and as_run(waiting) or self.d.store:get("SELECT * FROM run WHERE id = ?", id)
   if not row then
     err.raise("run_not_found", ("there is no run '%s'"):format(id), "`ndctl runs list` shows them")
   end
@@ -150,6 +239,10 @@ end
 function Runs:cancel(id, who)
   local row = self:get(id)
   local run = self.live[id]
+  if row.state == "queued" then
+    self.d.queue:drop(self.d.queue:find(id), "cancelled", "cancelled by " .. who)
+    return { row = row }
+  end
   if not run then
     err.raise("run_ended", ("the run %s has ended: %s"):format(id, row.state), "`ndctl runs show " .. id .. "`")
   end
@@ -157,10 +250,15 @@ function Runs:cancel(id, who)
   return run
 end
 
+local ended = { done = true, failed = true, cancelled = true }
+
 -- Waits until the run has ended; returns its row.
 function Runs:wait(run)
-  while self.live[run.row.id] == run do run.ended:wait(1000) end
-  return self:get(run.row.id)
+  while true do
+    local live, row = self.live[run.row.id], self:get(run.row.id)
+    if not live and ended[row.state] then return row end
+    (live and live.ended or self.d.queue.changed):wait(1000)
+  end
 end
 
 -- ---- for people ----
@@ -208,26 +306,36 @@ function Runs:show(id)
   return run
 end
 
+local function add(list, args, clause, value)
+  if value == nil then return end
+  list[#list + 1] = clause
+  args[#args + 1] = value
+end
+
+local function where(clauses)
+  return #clauses > 0 and "WHERE " .. table.concat(clauses, " AND ") or ""
+end
+
+-- The newest first: before all others what waits for its turn.
 function Runs:list(filter)
-  local apps, where, args = {}, {}, {}
-  local function add(list, clause, value)
-    if value == nil then return end
-    list[#list + 1] = clause
-    args[#args + 1] = value
-  end
-  add(apps, "name = ?", filter.app)
-  add(apps, "project = ?", filter.project)
-  add(apps, "environment = ?", filter.environment)
+  local apps, clauses, args, list = {}, {}, {}, json.array {}
+  local most = math.min(filter.limit or 20, 200)
+  add(apps, args, "name = ?", filter.app)
+  add(apps, args, "project = ?", filter.project)
+  add(apps, args, "environment = ?", filter.environment)
   if #apps > 0 then -- an app's runs are found by `run_app`, those of all by `run_started`
-    where[1] = ("app IN (SELECT id FROM app WHERE %s)"):format(table.concat(apps, " AND "))
+    clauses[1] = ("app IN (SELECT id FROM app WHERE %s)"):format(table.concat(apps, " AND "))
   end
-  add(where, "state = ?", filter.state)
-  add(where, "id < ?", filter.before)
-  args[#args + 1] = math.min(filter.limit or 20, 200)
-  local list = json.array {}
-  for i, row in ipairs(self.d.store:all(("SELECT * FROM run %s ORDER BY started_at DESC, rowid DESC LIMIT ?"):format(
-    #where > 0 and "WHERE " .. table.concat(where, " AND ") or ""), table.unpack(args))) do
-    list[i] = self:describe(row)
+  if not filter.before and (filter.state or "queued") == "queued" then
+    local waiting = self.d.queue:list(where(clauses), args)
+    for i = #waiting, math.max(1, #waiting - most + 1), -1 do list[#list + 1] = self:describe(as_run(waiting[i])) end
+  end
+  add(clauses, args, "state = ?", filter.state)
+  add(clauses, args, "id < ?", filter.before)
+  args[#args + 1] = most - #list
+  for _, row in ipairs(self.d.store:all(("SELECT * FROM run %s ORDER BY started_at DESC, rowid DESC LIMIT ?")
+    :format(where(clauses)), table.unpack(args))) do
+    list[#list + 1] = self:describe(row)
   end
   return list
 end

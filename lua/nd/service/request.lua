@@ -1,0 +1,97 @@
+-- What people ask for, as requests of runs.
+--
+-- Only from the body, so that one which has to wait is made anew when its turn comes: what it
+-- doesn't say stays then as the release has it that is live by that time.
+--
+--   request.make(d, kind, body, owner) -> what runs:start takes; raises bad_request, not_found ...
+--       kind: "deploy" | "swap" | "rollback" | "scale" | "run", as the API's bodies of these names
+--   request.strategy(body, spec) -> the recipe that deploys `spec`
+-- Nothing here waits for anything but the database.
+
+local err = require "nd.error"
+local Process = require "nd.service.process"
+
+local M = {}
+
+local strategies = { ["blue-green"] = "bluegreen", blue_green = "bluegreen" }
+
+-- A volume has one writer unless it says `shared`.
+function M.strategy(body, spec)
+  local name = strategies[body.strategy] or body.strategy
+  local exclusive
+  for _, volume in ipairs(Process.one_writer(spec)) do
+    if volume.long then exclusive = exclusive or volume.name end
+  end
+  if exclusive and name == "bluegreen" then
+    err.raise("bad_request", ("the volume '%s' has one writer, and bluegreen would run two"):format(exclusive),
+      "deploy with --strategy recreate, or mark the volume `shared = true` if the app can share it")
+  end
+  return name or exclusive and "recreate" or "bluegreen"
+end
+
+local function check_secrets(body)
+  if body.secrets and #body.secrets > 0 then
+    err.raise("bad_request", "$.secrets: secrets are not stored by this release yet",
+      "leave `secrets` out; `env` is plain and visible in docker inspect")
+  end
+end
+
+-- A copy, since the same body may be asked with again.
+local function params_of(app, body, more)
+  local params = {}
+  for name, value in pairs(body.params or {}) do params[name] = value end
+  for name, value in pairs(more or {}) do params[name] = value end
+  params.app = app.name
+  return params
+end
+
+local kinds = {}
+
+function kinds.deploy(d, body)
+  check_secrets(body)
+  local app = d.apps:prepare(body)
+  local spec = d.apps:spec(app, body)
+  d.apps:check_routes(app, spec)
+  return { app = app, recipe = M.strategy(body, spec), spec = spec,
+    params = params_of(app, body, { image = body.image }) }
+end
+
+function kinds.rollback(d, body)
+  local app = d.apps:get(body)
+  if body.to then d.releases:get(app, body.to) end
+  return { app = app, recipe = "rollback", params = { app = app.name, to = body.to } }
+end
+
+function kinds.swap(d, body)
+  if not body.image then return kinds.rollback(d, { app_name = body.app_name, project = body.project,
+    environment = body.environment }) end
+  local app = d.apps:get(body)
+  local spec = d.apps:spec(app, {})
+  return { app = app, recipe = M.strategy({}, spec), spec = spec,
+    params = { app = app.name, image = body.image } }
+end
+
+function kinds.scale(d, body)
+  local app = d.apps:get(body)
+  local live = d.releases:live(app)
+  if not live then
+    err.raise("app_not_live", ("'%s' has no live release to scale"):format(app.name), "deploy one first")
+  end
+  local process = body.process or "web"
+  d.scale:config(app, live, process, body.replicas)
+  return { app = app, recipe = "scale", params = { app = app.name, process = process, replicas = body.replicas,
+    drain = body.drain } }
+end
+
+function kinds.run(d, body)
+  local app = d.apps:get(body)
+  return { app = app, recipe = body.recipe, spec = d.apps:spec(app, {}), params = params_of(app, body) }
+end
+
+function M.make(d, kind, body, owner)
+  local request = kinds[kind](d, body)
+  request.owner = owner
+  return request
+end
+
+return M
