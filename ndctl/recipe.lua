@@ -1,6 +1,7 @@
 -- recipe.lua - `ndctl recipe`: the strategies there are, and the beginning of one's own.
 
 local clientlib = require "ndctl.lib.client"
+local clock = require "clock"
 local fail = require "ndctl.lib.fail"
 local files = require "ndctl.lib.files"
 local out = require "ndctl.lib.out"
@@ -117,9 +118,64 @@ local function run_file(ctx)
   end
 end
 
+-- A run's story, for whoever wants to know how it came.
+local function tell(name, seed, result)
+  out.print(("%s, seed %d: %s, %s"):format(name, seed, result.state == "done" and "it ends well"
+    or "it fails: " .. text.clean(tostring((result.error or {}).message)),
+    result.broken and "and breaks what has to hold: " .. result.broken or "and all holds"))
+  for _, line in ipairs(result.story) do out.print("  " .. text.clean(line)) end
+end
+
+local function test_one(ctx, path, trials)
+  local recipe = files.recipe(path)
+  local header = trials.header(recipe.files)
+  local given = require("ndctl.lib.params").read(ctx.options.param or {})
+  local o = { files = recipe.files, params = trials.params(header, given), rules = trials.rules(recipe.files) }
+  if ctx.options.seed then
+    o.seed = 0
+    local first = trials.one(o)
+    o.seed = ctx.options.seed
+    local result = trials.one(o, first.effects)
+    if not ctx.options.json then tell(recipe.name, o.seed, result) end
+    return { recipe = recipe.name, runs = 1, broken = require("json").array { result.broken
+      and { seed = o.seed, why = result.broken } }, story = result.story }
+  end
+  local began = clock.monotonic()
+  o.runs = ctx.options.runs
+  local told = trials.all(o)
+  told.recipe, told.ms = recipe.name, clock.monotonic() - began
+  if not ctx.options.json then
+    out.print(("%s: %d runs, %d of %d faults of its %d effects, %d ended well, %d failed; %s (%.1f s)"):format(
+      told.recipe, told.runs, told.hit, told.points, told.effects, told.ended.done, told.ended.failed,
+      #told.broken == 0 and "all held" or #told.broken .. " broke", told.ms / 1000))
+    local first = told.broken[1]
+    if first then
+      o.seed = first.seed
+      tell(recipe.name, first.seed, trials.one(o, told.effects))
+    end
+  end
+  return told
+end
+
+local function test(ctx)
+  local trials, all = require "ndctl.lib.trials", require("json").array {}
+  local broken
+  for i, path in ipairs(ctx.args.paths) do
+    all[i] = test_one(ctx, path, trials)
+    local first = all[i].broken[1]
+    broken = broken or first and { path = path, seed = first.seed, why = first.why, count = #all[i].broken }
+  end
+  if ctx.options.json then out.json(all) end
+  if not broken then return end
+  local e = fail.new("recipe_broken", ("%s: %s (in %d of its runs)"):format(broken.path, broken.why, broken.count),
+    ("see it again: ndctl recipe test %s --seed %d"):format(broken.path, broken.seed))
+  e.shown_json = true
+  error(e, 0)
+end
+
 return {
   name = "recipe",
-  summary = "List, show, check and begin recipes.",
+  summary = "List, show, check, test and begin recipes.",
   examples = { { "ndctl recipe list" }, { "ndctl recipe new fresh" } },
   commands = {
     {
@@ -145,6 +201,30 @@ return {
       options = {}, permission = "read", json = "Recipe",
       examples = { { "ndctl recipe check ./canary" }, { "ndctl recipe check nightly.lua" } },
       run = check,
+    },
+    {
+      name = "test",
+      summary = "Try recipes in a simulated world, in which everything goes wrong in turn, without a daemon.",
+      usage = { "recipe test PATH... [options]" },
+      args = { { "paths", many = true } },
+      options = {
+        { "runs", type = "int", least = 1, most = 1000000, default = 1000, value = "N", doc = "how many runs" },
+        { "seed", type = "int", least = 0, value = "N", doc = "only this run, with its story" },
+        { "param", short = "p", type = "map", doc = "a parameter; may be repeated" },
+      },
+      notes = {
+        "Each effect fails, times out, or has the daemon die before or after it; then by chance. At every moment "
+          .. "traffic has to go to a release that runs and was seen healthy, unless the recipe says that it has a "
+          .. "gap; in the end nothing may be left over, and a run that failed before its pivot has changed nothing.",
+        "A test.lua beside the recipe adds rules of its own: return { always = function(world) ... end, ending = "
+          .. "function(world, state) ... end }, each of which returns what is broken.",
+      },
+      permission = "local", json = { type = "array" },
+      examples = {
+        { "ndctl recipe test ./canary" },
+        { "ndctl recipe test ./canary --seed 17", "that run alone, with its story" },
+      },
+      run = test,
     },
     {
       name = "run",

@@ -2,6 +2,7 @@
 
 return recipe {
   summary = "Stop the old version, then start the new one: for volumes with one writer. Nothing serves in between.",
+  gap     = "from the end of the old version until the new one is healthy",
 
   params = {
     app    = param.app { required = true, doc = "the app to deploy" },

@@ -2,6 +2,7 @@
 
 return recipe {
   summary = "Bring back the last good release (or the one named), and switch to it when it is healthy.",
+  gap     = "where a volume has one writer",
 
   params = {
     app    = param.app { required = true, doc = "the app to roll back" },

@@ -313,6 +313,7 @@ local answers = {
   Recipe = object({
     name = text, from = doc(text, "shipped, or the file it is in."), summary = text,
     error = doc(text, "Why it can't be loaded."), params = list(ref "Param"), needs = list(any),
+    gap = doc(text, "Why nothing serves for a while."),
     readme = text, source = text }, { "name" }),
 
   Param = object({ name = text, type = text, required = boolean, default = any, doc = text,

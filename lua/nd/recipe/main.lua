@@ -109,7 +109,7 @@ loaded.cjson, loaded.json = json, json
 -- ---- recipe{} ----
 
 local recipe_class = { __name = "recipe" }
-local recipe_fields = { "summary", "params", "run", "needs", "trigger" }
+local recipe_fields = { "summary", "params", "run", "needs", "trigger", "gap" }
 
 local function bad_recipe(...)
   errors.raise("bad_recipe", string.format(...), "recipes/README.md shows what a recipe looks like")
@@ -130,6 +130,9 @@ local function declare_recipe(fields)
   end
   if type(fields.run) ~= "function" then
     bad_recipe("a recipe needs the function run, but its run is a %s", type(fields.run))
+  end
+  if fields.gap ~= nil and type(fields.gap) ~= "string" then
+    bad_recipe("gap says in words why nothing serves for a while, and is a %s", type(fields.gap))
   end
   for name, p in pairs(fields.params or {}) do
     if type(name) ~= "string" or not param.is(p) then
@@ -199,7 +202,7 @@ end
 
 local function send_header(recipe)
   local header = {
-    summary = recipe.summary, needs = recipe.needs, trigger = recipe.trigger,
+    summary = recipe.summary, needs = recipe.needs, trigger = recipe.trigger, gap = recipe.gap,
     params = host.json.array(param.describe(recipe.params or {})),
   }
   local text, why = host.encode({ type = "header", recipe = header })
