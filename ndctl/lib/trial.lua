@@ -14,6 +14,7 @@
 -- The same arguments give the same result.
 
 local effects = require "nd.effect"
+local capability = require "nd.effect.capability"
 local err = require "nd.error"
 local json = require "json"
 local worker = require "worker"
@@ -97,6 +98,7 @@ function Trial:attach(state)
     self.ending = header
     return
   end
+  self.needs = capability.read(header.recipe.needs)
   self.world.gap = type(header.recipe.gap) == "string"
   for _ = 0, #self.answered do
     if not self.ending then self:take() end

@@ -131,7 +131,7 @@ function World.new()
     wait = function() end }
   d.runs = { conflict = function() end, live = {} }
   for name, module in pairs { apps = "app", releases = "release", instances = "instances",
-    traffic = "traffic", drain = "drain", guard = "guard", watch = "watch" } do
+    traffic = "traffic", drain = "drain", guard = "guard", watch = "watch", queue = "queue" } do
     d[name] = require("nd.service." .. module).new(d)
   end
   return self

@@ -6,7 +6,7 @@
 --               "act"    observable: its intent is durable before it acts; `observe` or acting
 --                        again (it is then idempotent, by ctx.key) settles what a crash left open
 --               "once"   unobservable and not to be repeated
---   capability  what a recipe must be allowed ("app", "docker", "http", "time")
+--   capability  what a recipe must be allowed: see capability.lua
 --   args        {{name, type[, "optional"]}, ...}; types as in `types` below
 --   label(...)  what a person reads in the plan and in `runs show`
 --   label_of(ctx, ...)  the same where it depends on the app; "" for what is of no interest
@@ -22,6 +22,7 @@
 --   deadline(ctx, ...) ms after it was asked; wake(ctx, ...) for sleeps
 
 local err = require "nd.error"
+local capability = require "nd.effect.capability"
 
 local M = { rows = {} }
 
@@ -82,6 +83,7 @@ function M.check(def, e, run)
         run.app.name, value), "a recipe acts on the app it was started for")
     end
   end
+  capability.check(run.needs, def, e.args)
   if e.pivot == 1 and run.pivot_asked and run.pivot_asked ~= e.n then
     err.raise("pivot_twice", "a run has one point of no return, and this one has passed it",
       "let pivot(...) stand around exactly one effect")

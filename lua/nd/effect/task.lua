@@ -1,6 +1,7 @@
 -- What the recipe's own structure asks for: cancelling and rolling back branches, undos by hand.
 
 local err = require "nd.error"
+local capability = require "nd.effect.capability"
 local json = require "json"
 
 return {
@@ -26,10 +27,12 @@ return {
     version = 1, class = "read", capability = "time",
     args = { { "label", "text" }, { "effect", "text", "optional" }, { "args", "table", "optional" } },
     label = function(label) return "undo: " .. label end,
-    act = function(ctx, label, effect)
-      if effect and not require("nd.effect").find(effect) then
+    act = function(ctx, label, effect, args)
+      local def = effect and require("nd.effect").find(effect)
+      if effect and not def then
         err.raise("unknown_effect", ("undo: there is no effect '%s'"):format(effect))
       end
+      if def then capability.check(ctx.run.needs, def, args or {}) end
       ctx.run:drop_undo(label)
       return true
     end,

@@ -114,7 +114,8 @@ function Plan.make(d, request, row, bundle)
     ctx = { d = d, app = request.app, spec = request.spec, key = "plan", asked_at = clock.now(),
       run = { app = request.app, row = row }, progress = function() end, slept = 0 },
   }, Plan)
-  local w = Run.start_worker(d, row, bundle.files)
+  local w, header = Run.start_worker(d, row, bundle.files)
+  self.ctx.run.needs = header.allowed
   local _ <close> = setmetatable({}, { __close = function() w:kill() end })
   self:follow(w)
   local labels = json.array {}

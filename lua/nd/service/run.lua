@@ -17,6 +17,7 @@ local log = require "log"
 local task = require "task"
 local worker = require "worker"
 local effects = require "nd.effect"
+local capability = require "nd.effect.capability"
 local err = require "nd.error"
 local tasks = require "nd.tasks"
 
@@ -25,6 +26,7 @@ local DEATHS = 3             -- of the worker without a new journal row: the run
 local EFFECTS = 10000        -- per run
 local ASLEEP_MS = 60000      -- a run that sleeps longer gives up its process
 local RESULT_BYTES = 64 * 1024
+local LOG_BYTES = 1024 * 1024
 local AWAY_MS = 10 * 60 * 1000 -- how long cleaning up waits for a Docker that is away
 local RETRY_MS = 1000          -- between tries to record how it ended, while the database refuses
 local FAILING_MS = 3000        -- ... and how long it tries what fails otherwise
@@ -104,8 +106,13 @@ function Run.start_worker(d, row, files, mode)
     state = row.begun_with and json.decode(row.begun_with) or nil,
   }
   local ok, message = pcall(w.recv, w, BURST_MS)
-  if ok and message and message.type == "header" then return w, message.recipe end
+  local loaded = ok and message and message.type == "header"
+  if loaded then
+    ok, message.recipe.allowed = pcall(capability.read, message.recipe.needs)
+    if ok then return w, message.recipe end
+  end
   w:kill()
+  if loaded then error(message.recipe.allowed, 0) end
   if not ok and message.code == "cancelled" then error(message, 0) end
   local status = w:wait()
   if ok and message and message.type == "failed" then error(task.error(message.error), 0) end
@@ -175,7 +182,10 @@ function Run:attend(w)
     end
     self.bursts = self.bursts - 1
     self.busy_since = self.bursts > 0 and clock.monotonic() or nil
-    for _, line in ipairs(message.logs or {}) do self:log(line) end
+    for _, line in ipairs(message.logs or {}) do
+      local much = self:log(line)
+      if much then return "failed", much end
+    end
     if message.type == "parked" then
       for _, asked in ipairs(message.effects) do
         local differs = self:asked(asked)
@@ -193,8 +203,14 @@ function Run:attend(w)
   end
 end
 
--- A line that the recipe logged: an event, shown once, so not again in a replay.
+-- A line that the recipe logged: an event, shown once, so not again in a replay. Returns an error once
+-- there were too many.
 function Run:log(line)
+  self.log_bytes = self.log_bytes + #tostring(line)
+  if self.log_bytes > LOG_BYTES then
+    return err.new("too_much_log", ("the recipe logged more than %d KiB"):format(LOG_BYTES // 1024),
+      "let it log what a person would read")
+  end
   self.logged = (self.logged or 0) + 1
   if self.logged <= (self.log_seen or 0) then return end
   self.log_seen = self.logged
@@ -570,9 +586,13 @@ function Run:drive(w, stuck)
 end
 
 function Run:once(w)
-  self.logged = 0
+  self.logged, self.log_bytes = 0, 0
   local ok, how, value = pcall(function()
-    w = w or Run.start_worker(self.d, self.row, self:files())
+    if not w then
+      local header
+      w, header = Run.start_worker(self.d, self.row, self:files())
+      self.needs = header.allowed
+    end
     return self:attend(w)
   end)
   if ok then return how, value end

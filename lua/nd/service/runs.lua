@@ -99,7 +99,7 @@ function Runs:start(request)
   if d.stopping then err.raise("shutting_down", "the daemon is stopping", "try again in a moment") end
   self:conflict(request.app, request.waited)
   local bundle, row = self:prepare(request)
-  local w = Run.start_worker(d, row, bundle.files)
+  local w, header = Run.start_worker(d, row, bundle.files)
   local app = d.apps:ensure(request.app)
   row.app = app.id
   local statements = self:record(row)
@@ -110,7 +110,7 @@ function Runs:start(request)
   -- What is recorded must be driven: a task of its own, which goes on where the caller is cancelled.
   return task.spawn("start run " .. row.id, function()
     local ok, e = pcall(d.store.try, d.store, statements)
-    if ok then return self:begin(row, w) end
+    if ok then return self:begin(row, w, header.allowed) end
     w:kill()
     if e.code == "constraint" then self:conflict(app, request.waited) end
     error(e, 0)
@@ -167,9 +167,11 @@ function Runs:ask(asked)
   return waiting
 end
 
--- Drives a run that is recorded. `w`: a worker that has loaded its recipe already, or nil.
-function Runs:begin(row, w)
+-- Drives a run that is recorded. `w`: a worker that has loaded its recipe already, and what that may
+-- ask for; or nil.
+function Runs:begin(row, w, needs)
   local run = Run.new(self.d, row)
+  run.needs = needs
   self.live[row.id] = run
   run:go(w)
   return run
