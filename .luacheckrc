@@ -4,7 +4,7 @@ max_line_length = 120
 files["recipes/**/*.lua"] = {
   read_globals = {
     "recipe", "param", "app", "docker", "health", "http", "time", "task", "pivot", "undo",
-    "log", "fail", "uuid", "now", "continue_as", "json",
+    "log", "fail", "uuid", "now", "continue_as", "json", "approval",
   },
 }
 -- Sets those globals.

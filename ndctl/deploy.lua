@@ -33,6 +33,7 @@ local deploy = {
     { "keep", type = "duration", value = "TIME", doc = "how long it is kept for a rollback" },
     { "settle", type = "duration", value = "TIME",
       doc = "how long the new version must stay healthy before the switch" },
+    { "approve", type = "flag", doc = "start the new version, and switch when `ndctl runs approve` says so" },
     { "go-back", type = "flag", negatable = true,
       doc = "return to the kept version if the new one dies or turns unhealthy" },
     { "file", short = "F", value = "PATH", doc = "read this instead of ./nextdeploy.lua" },
@@ -103,6 +104,10 @@ local function body_of(ctx, from_file)
       body.params = body.params or {}
       body.params[name] = o[name]
     end
+  end
+  if o.approve then
+    body.params = body.params or {}
+    body.params.approve = true
   end
   for name, value in pairs(o.env_var or {}) do
     body.env = body.env or {}

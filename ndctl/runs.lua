@@ -96,6 +96,14 @@ local function watch(ctx)
   outcome.tell(c, run, { json = ctx.options.json and "run" })
 end
 
+local function approve(ctx)
+  local id = ctx.args.id
+  local run = ctx.client():call("POST", ("/runs/%s/approve"):format(clientlib.escape(id)))
+  if ctx.options.json then return out.json(run) end
+  out.print(("run %s goes on"):format(id))
+  out.progress("Watch it: ndctl runs watch " .. id)
+end
+
 local function cancel(ctx)
   local c = ctx.client()
   local id = ctx.args.id
@@ -108,7 +116,7 @@ end
 
 return {
   name = "runs",
-  summary = "List, show, watch and cancel runs of recipes.",
+  summary = "List, show, watch, approve and cancel runs of recipes.",
   examples = { { "ndctl runs list" }, { "ndctl runs watch 6h2k9xq4mz" } },
   commands = {
     {
@@ -146,6 +154,14 @@ return {
       options = {}, permission = "read", json = "Run",
       examples = { { "ndctl runs watch 6h2k9xq4mz" } },
       run = watch,
+    },
+    {
+      name = "approve",
+      summary = "Let a run go on that waits for somebody's approval; to say no, cancel it.",
+      args = { { "id", complete = "runs" } },
+      options = {}, permission = "deploy", json = "Run",
+      examples = { { "ndctl runs approve 6h2k9xq4mz" } },
+      run = approve,
     },
     {
       name = "cancel",

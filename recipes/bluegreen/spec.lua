@@ -36,6 +36,12 @@ describe("bluegreen", function()
     assert.equal(15000, settle)
   end)
 
+  it("waits for a person's word before the switch, where it is told to", function()
+    local run = world.run("bluegreen", { app = "shop", image = "shop:v3", approve = true })
+    assert.equal("app.start health.wait approval.wait app.switch", table.concat(run.asked, " ", 4, 7))
+    assert.equal("the switch to release 3", (run.of "approval.wait"))
+  end)
+
   it("deploys an app that was never deployed", function()
     local run = world.run("bluegreen", params, { ["app.live"] = world.none })
     assert.equal("done", run.state)

@@ -49,6 +49,7 @@ local usual = {
   end,
   ["docker.pull"] = function(image) return { image = image, id = "sha256:3" } end,
   ["health.wait"] = function(handle) return { release = handle.release, healthy = true } end,
+  ["approval.wait"] = { by = "somebody" },
   ["health.check"] = { healthy = true },
 }
 

@@ -22,6 +22,10 @@ local function create(c)
   error(failed, 0)
 end
 
+local function approve(c)
+  return c.d.runs:describe(c.d.runs:approve(c.path.id, c.user.name).row), "Run approved"
+end
+
 local function cancel(c)
   local run = c.d.runs:cancel(c.path.id, c.user.name)
   return c.d.runs:describe(c.d.runs:wait(run)), "Run cancelled"
@@ -46,6 +50,10 @@ return {
   { method = "GET", path = "/runs/{id}", id = "showRun", permission = "read",
     summary = "One run with every effect.", doc = "Arguments and results as the journal has them.",
     payload = s.ref "Run", handler = show },
+  { method = "POST", path = "/runs/{id}/approve", id = "approveRun", permission = "deploy",
+    summary = "Lets a run go on that waits for somebody's approval.",
+    doc = "What it waits for is its `step`. To say no, cancel it.", payload = s.ref "Run", fails = { 409 },
+    handler = approve },
   { method = "POST", path = "/runs/{id}/cancel", id = "cancelRun", permission = "deploy",
     summary = "Interrupts a run that is not past its pivot, and undoes what it did.",
     doc = "Answers when that is done.", payload = s.ref "Run", fails = { 409 }, handler = cancel },

@@ -36,6 +36,8 @@ return {
   -- health
   { "health.wait", 1, "read", { "release", { "health?", "health" }, { "settle?", "duration" } } },
   { "health.check", 1, "read", { "release", { "health?", "health" } } },
+  -- people
+  { "approval.wait", 1, "read", { "what" } },
   -- the world
   { "http.request", 1, "act", { { "request", http_options } } },
   { "time.sleep", 1, "read", { { "ms", "duration" } } },

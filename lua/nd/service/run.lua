@@ -44,6 +44,7 @@ function Run.new(d, row)
     order = 0,      -- of answers given
     acting = {},    -- [n] = the task that acts on it
     ended = task.signal(),
+    approved = task.signal(),
   }, Run)
 end
 
@@ -618,13 +619,37 @@ function Run:stuck(why)
     .. "the last time: %s"):format(DEATHS, self.count, why.message), "`ndctl runs show " .. self.row.id .. "`")
 end
 
+-- Somebody has approved of what the run waited for, perhaps before a crash.
+local function is_approved(self)
+  return self.d.store:get([[SELECT 1 AS one FROM approval JOIN effect ON effect.run = approval.run
+    AND effect.n = approval.n WHERE approval.run = ? AND answered IS NULL]], self.row.id)
+end
+
 function Run:sleep_until(wake)
   self:set_state("sleeping", { { "UPDATE run SET wake_at = ? WHERE id = ?", wake, self.row.id } })
   self.resting = true
   self:interrupt()
   self.resting = false
-  task.sleep(math.max(0, wake - clock.now()))
+  if not is_approved(self) then self.approved:wait(math.max(0, wake - clock.now())) end
   self:set_state("running")
+end
+
+-- Somebody approves of what the run waits for: of all of it, where branches wait.
+function Run:approve(who)
+  local statements = {}
+  for n, e in pairs(self.effects) do
+    if e.name == "approval.wait" and not e.answered then
+      statements[#statements + 1] = { "INSERT OR IGNORE INTO approval (run, n, by, at) VALUES (?, ?, ?, ?)",
+        self.row.id, n, who, clock.now() }
+    end
+  end
+  if #statements == 0 then
+    err.raise("not_waiting", ("the run %s waits for nobody's approval"):format(self.row.id),
+      ("`ndctl runs show %s` tells what it is at"):format(self.row.id))
+  end
+  statements[#statements + 1] = self:event("run.approved", { by = who })
+  self.d.store:commit(statements)
+  self.approved:notify()
 end
 
 -- Asks the run to end by its undo path. Refused after the pivot.

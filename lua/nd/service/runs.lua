@@ -252,6 +252,17 @@ function Runs:cancel(id, who)
   return run
 end
 
+function Runs:approve(id, who)
+  local row, run = self:get(id), self.live[id]
+  if not run then
+    err.raise(row.state == "queued" and "not_waiting" or "run_ended", row.state == "queued"
+      and ("the run %s waits for its turn"):format(id) or ("the run %s has ended: %s"):format(id, row.state),
+      "`ndctl runs show " .. id .. "`")
+  end
+  run:approve(who)
+  return run
+end
+
 local ended = { done = true, failed = true, cancelled = true }
 
 -- Waits until the run has ended; returns its row.
