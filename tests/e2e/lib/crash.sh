@@ -317,7 +317,8 @@ crash_seconds() {
 }
 
 crash_case() {
-  local who=$1 action=kill kind=$3 defined=- ended=-
+  local who=$1 action=kill kind=$3
+  crash_defined_s=- crash_ended_s=-
   crash_point=$2 crash_kind=$3
   case $who in
     worker) action=fail ;;
@@ -331,15 +332,9 @@ crash_case() {
   ND_FAULT=$crash_point:$action daemon_start
   crash_load_start
   (api POST /runs -d "$(crash_request "$kind")" >"$DAEMON_DIR/out" 2>&1 || :) &
-  if crash_strike "$who"; then
-    if until_true 10 crash_defined; then defined=$(crash_seconds $(($(now_ms) - crash_struck))); fi
-    if until_true 60 crash_ended; then ended=$(crash_seconds $(($(now_ms) - crash_struck))); fi
-    until_true 30 crash_settled
-    [[ $crash_run != "$crash_before" ]] || crash_state=none # killed before the run was accepted
-  fi
+  if crash_strike "$who"; then crash_await; fi
   crash_load_stop
-  printf '%-9s %-5s %-32s %-9s %-5s %8s %7s %7s\n' "$who" "$kind" "$crash_point" "${crash_state:-?}" \
-    "$(crash_live)" "$defined" "$ended" "$crash_failed"
+  crash_row "$who" "$kind"
   local before=$crash_violations
   if [[ -z ${crash_struck:-} ]]; then
     crash_problem "the point was not hit: $(<"$DAEMON_DIR/out")"
@@ -347,18 +342,40 @@ crash_case() {
     crash_sql "SELECT * FROM run ORDER BY rowid DESC LIMIT 1; SELECT n, name, args,
       result, error, answered FROM effect WHERE run = (SELECT max(id) FROM run)" | sed 's/^/      /'
   else
-    [[ $defined != - ]] || crash_problem "the state is not defined within 10 s"
-    [[ $ended != - ]] || crash_problem "the run has not ended within 60 s"
-    crash_settled || crash_problem "it does not settle: $(crash_sql "SELECT number, state FROM release WHERE state <> 'gone'" | tr '\n' ' ')"
-    crash_check_serving
-    crash_check_orphans
-    crash_check_journal
+    crash_check
     [[ $who != damaged ]] || crash_same "why it failed" journal_damaged "$(api GET "/runs/$crash_run" | json .payload.error.code)"
     [[ $who != thrice ]] || crash_same "why it failed" stuck "$(api GET "/runs/$crash_run" | json .payload.error.code)"
   fi
-  ((crash_violations == before)) || tail -n +"$crash_log_from" "$DAEMON_DIR/log" | tail -n 25 | sed 's/^/      /'
+  ((crash_violations == before)) || crash_tell
   crash_struck='' crash_state=''
 }
+
+# Waits for a defined state, the run's end, and what is drained and removed after it.
+crash_await() {
+  crash_defined_s=- crash_ended_s=-
+  if until_true 10 crash_defined; then crash_defined_s=$(crash_seconds $(($(now_ms) - crash_struck))); fi
+  if until_true 60 crash_ended; then crash_ended_s=$(crash_seconds $(($(now_ms) - crash_struck))); fi
+  until_true 30 crash_settled
+  [[ $crash_run != "$crash_before" ]] || crash_state=none # killed before the run was accepted
+}
+
+crash_row() {
+  printf '%-9s %-5s %-32s %-9s %-5s %8s %7s %7s\n' "$1" "$2" "$crash_point" "${crash_state:-?}" \
+    "$(crash_live)" "$crash_defined_s" "$crash_ended_s" "$crash_failed"
+}
+
+# What must hold.
+crash_check() {
+  [[ $crash_defined_s != - ]] || crash_problem "the state is not defined within 10 s"
+  [[ $crash_ended_s != - ]] || crash_problem "the run has not ended within 60 s"
+  crash_settled || crash_problem "it does not settle: $(crash_sql "SELECT number, state FROM release WHERE state <> 'gone'" | tr '\n' ' ')"
+  crash_check_serving
+  crash_check_orphans
+  crash_check_journal
+}
+
+# What the daemon said since the case began.
+crash_tell() { tail -n +"$crash_log_from" "$DAEMON_DIR/log" | tail -n 25 | sed 's/^/      /'; }
 
 crash_header() {
   printf '%-9s %-5s %-32s %-9s %-5s %8s %7s %7s\n' kill deploy at run live 'defined s' 'ended s' 'failed requests'
