@@ -1,5 +1,6 @@
 #include "script/recipe.h"
 
+#include <jansson.h>
 #include <lauxlib.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,36 @@ static void out_of_memory(struct nd_sandbox *box)
     if (send(run->fd, frame, (size_t)length + ND_FRAME_HEAD, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
         _exit(ND_WORKER_MEMORY); /* the status says it as well */
     _exit(ND_WORKER_MEMORY);
+}
+
+/* JSON on its way in or out counts as the recipe's memory. jansson gives its allocator no context.
+ */
+static struct nd_sandbox *counted;
+
+enum { COUNT = 16 }; /* before each block, its size; keeps the alignment */
+
+static void *counted_alloc(size_t size)
+{
+    size_t *block;
+
+    if (size > counted->limit - COUNT || counted->used > counted->limit - COUNT - size)
+        out_of_memory(counted);
+    block = malloc(size + COUNT);
+    if (!block)
+        out_of_memory(counted);
+    *block = size + COUNT;
+    counted->used += size + COUNT;
+    return (char *)block + COUNT;
+}
+
+static void counted_free(void *p)
+{
+    size_t *block = p ? (size_t *)(void *)((char *)p - COUNT) : NULL;
+
+    if (!block)
+        return;
+    counted->used -= *block;
+    free(block);
 }
 
 static int host_out_of_memory(lua_State *L)
@@ -255,6 +286,8 @@ enum nd_worker_exit nd_recipe_run(int fd, size_t memory)
     if (!L)
         return ND_WORKER_MEMORY;
     *(struct run **)lua_getextraspace(L) = &run;
+    counted = &run.box;
+    json_set_alloc_funcs(counted_alloc, counted_free);
     lua_pushcfunction(L, add_traceback);
     lua_pushcfunction(L, run_main);
     if (lua_pcall(L, 0, 0, 1) != LUA_OK) {

@@ -12,7 +12,7 @@ local worker = require "worker"
 local here = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$")
 local scripts = dofile(here .. "/hostile/scripts.lua")
 
-local MEMORY, CPU = 24 << 20, 1
+local MEMORY, CPU = 64 << 20, 1
 local WALL = 20000          -- ms; the CPU limit is what ends a loop, however busy the machine is
 local EFFECTS = 2000        -- after so many the holder has enough
 local KILLED, OUT_OF_CPU = 9, 24
@@ -55,6 +55,7 @@ describe("a hostile script", function()
   end
 
   local function each(kind, check)
+    local wrong = {}
     for i, script in ipairs(scripts[kind]) do
       local pattern, body = nil, script
       if type(script) == "table" then pattern, body = script[1], script[2] end
@@ -64,10 +65,11 @@ describe("a hostile script", function()
       count = count + 1
       local ok, why = pcall(check, last, status, pattern, effects)
       if not ok then
-        error(("%s %d: %s\n  %s\n  it ended with %s, status %d, signal %d"):format(kind, i, tostring(why), body,
-          json.encode(last):sub(1, 300), status.status, status.signal), 0)
+        wrong[#wrong + 1] = ("%s %d: %s\n  %s\n  it ended with %s, status %d, signal %d"):format(kind, i,
+          tostring(why), body, json.encode(last):sub(1, 300), status.status, status.signal)
       end
     end
+    assert(#wrong == 0, table.concat(wrong, "\n"))
   end
 
   local ticking, worst
@@ -97,14 +99,17 @@ describe("a hostile script", function()
   it("that takes memory without end is ended by its memory limit, whatever it catches", function()
     each("memory", function(last, status)
       local named = last.type == "failed" and last.error.code == "recipe_memory" or status.status == 80
-      assert(named or status.signal == OUT_OF_CPU, "not by its memory limit")
+      local refused = last.type == "failed" and last.error.message:find "string too large"
+      assert(named or refused or status.signal == OUT_OF_CPU, "not by its memory limit")
     end)
   end)
 
   it("that breaks a rule of Lua or of recipes gets an error that says so", function()
     each("fails", function(last, _, pattern)
       assert(last.type == "failed", "it did not fail")
-      assert(last.error.message:find(pattern), "another error")
+      -- A stack that grows without end may meet the memory limit first.
+      local full = pattern:find "overflow" and last.error.code == "recipe_memory"
+      assert(full or last.error.message:find(pattern), "another error")
     end)
   end)
 

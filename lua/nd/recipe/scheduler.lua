@@ -484,6 +484,9 @@ local function finish()
       .. take_logs() .. "}")
   end
   local text, why = host.encode(main.values[1])
+  if text and #text > ARGUMENTS then
+    text, why = nil, format("it is too large (%d bytes; at most 1 MiB)", #text)
+  end
   if not text then
     return fail(errors.new({
       code = "bad_result",
