@@ -626,11 +626,13 @@ local function is_approved(self)
 end
 
 function Run:sleep_until(wake)
+  local order = self.order
   self:set_state("sleeping", { { "UPDATE run SET wake_at = ? WHERE id = ?", wake, self.row.id } })
   self.resting = true
   self:interrupt()
   self.resting = false
-  if not is_approved(self) then self.approved:wait(math.max(0, wake - clock.now())) end
+  local answered = self.order > order -- while it lay down
+  if not answered and not is_approved(self) then self.approved:wait(math.max(0, wake - clock.now())) end
   self:set_state("running")
 end
 
