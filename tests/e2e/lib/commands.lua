@@ -130,6 +130,15 @@ local before = {
   ["runs cancel"] = function()
     run_id = done({ "run", "recipe", "slow.lua", "--app", "web", "--no-wait" }):match("%S+")
   end,
+  ["runs approve"] = function()
+    fs.write(WORK .. "/asks.lua",
+      'return recipe { params = { app = param.app {} }, run = function() approval.wait("a test") end }', 420)
+    run_id = done({ "run", "recipe", "asks.lua", "--app", "web", "--no-wait" }):match("%S+")
+    for _ = 1, 100 do
+      if ndctl({ "runs", "show", run_id }).stdout:find("a test", 1, true) then return end
+      task.sleep(50)
+    end
+  end,
   ["diff"] = function() ndctl { "destroy", "web", "--env", "staging", "--yes" } end,
   ["doctor"] = function() -- rules of a change just made may still be on their way
     for _ = 1, 20 do
