@@ -5,11 +5,13 @@
 
 local fs = require "fs"
 local json = require "json"
+local task = require "task"
 local err = require "nd.error"
 
 local M = {}
 
 local INIT = "/.nextdeploy/nd-init"
+local STRAY_MS = 1000
 
 function M.labels(d, app, release, process, position, run, key)
   return {
@@ -69,9 +71,8 @@ local function mounts(d, name, config)
   return list
 end
 
--- A dockerd that dies while it starts a container forgets the process it has begun, and no call to
--- Docker ends it any more. Ends it, with its shim; only for a container that was removed.
-function M.end_strays(id)
+-- What still runs of a container: its processes, and its shim.
+local function strays_of(id)
   local strays = {}
   for _, pid in ipairs(fs.list "/proc") do
     if pid:match "^%d+$" then
@@ -82,6 +83,16 @@ function M.end_strays(id)
       end
     end
   end
+  return strays
+end
+
+-- A dockerd that dies while it starts a container, or hears of its end, forgets the process, and no
+-- call to Docker ends it any more. Ends what is there of a container that was removed, and goes on
+-- to be there: a shim takes a moment to go. -> how many
+function M.end_strays(id)
+  if #strays_of(id) == 0 then return 0 end
+  task.sleep(STRAY_MS)
+  local strays = strays_of(id)
   if #strays > 0 then require "process".run { argv = { "kill", "-KILL", table.unpack(strays) } } end
   return #strays
 end

@@ -195,11 +195,12 @@ function Instances:stop(release, rows, wanted)
 end
 
 local function remove_container(d, row)
-  local found = row.state == "starting" and d.docker:inspect(row.name)
+  local doubtful = d.watch:was_away(row.started_at) -- it may have forgotten a process of it
+  local found = not row.container and d.docker:inspect(row.name)
   local ok, e = pcall(d.docker.remove, d.docker, row.container or row.name, { force = true, volumes = true })
   if not ok and e.code ~= "docker_not_found" then error(e, 0) end
   local id = found and found.Id or row.container
-  if row.state ~= "starting" or not id then return end
+  if not doubtful or not id then return end
   local strays = container.end_strays(id)
   if strays > 0 then log.warn(("%s: ended %d processes that Docker had forgotten"):format(row.name, strays)) end
 end

@@ -23,7 +23,7 @@ local Watch = {}
 Watch.__index = Watch
 
 function Watch.new(d)
-  return setmetatable({ d = d, unknown = json.array {}, stranger = task.signal(),
+  return setmetatable({ d = d, unknown = json.array {}, stranger = task.signal(), away_at = clock.now(),
     starting = {}, -- [instance.id] = the task that waits until a restarted one answers
   }, Watch)
 end
@@ -155,6 +155,9 @@ function Watch:follow()
   again:wait()
 end
 
+-- Whether Docker, or we, may have died since that time (nil: since a start that nobody saw the end of).
+function Watch:was_away(since) return not since or since <= self.away_at end
+
 function Watch:start()
   self.follower = task.spawn("watch Docker", function()
     while not self.d.stopping do
@@ -163,7 +166,7 @@ function Watch:start()
       if self.connected ~= false then
         log.warn("Docker's events can't be followed, trying again" .. (ok and "" or ": " .. tostring(e)))
       end
-      self.connected = false
+      self.connected, self.away_at = false, clock.now()
       task.sleep(RETRY_MS)
     end
   end)

@@ -287,7 +287,7 @@ crash_check_journal() {
     "$(crash_sql "SELECT name FROM effect WHERE run = '$crash_run' AND answered IS NULL")"
   crash_same "answers given twice" '' \
     "$(crash_sql "SELECT answered FROM effect WHERE run = '$crash_run' GROUP BY answered HAVING count(*) > 1")"
-  [[ $crash_state == done ]] || crash_same "effects not undone" '' \
+  [[ $crash_state =~ ^(done|none)$ ]] || crash_same "effects not undone" '' \
     "$(crash_sql "SELECT name FROM effect WHERE run = '$crash_run' AND undo IS NOT NULL AND undone = 0")"
   crash_same "releases made" 1 "$(crash_sql "SELECT max(1, count(*)) FROM release WHERE run = '$crash_run'")"
   crash_same "containers started twice" '' \
