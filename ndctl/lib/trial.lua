@@ -113,19 +113,12 @@ end
 
 -- ---- effects ----
 
-local function below(id, roots)
-  for _, root in ipairs(roots) do
-    if id == root or id:sub(1, #root + 1) == root .. "." then return true end
-  end
-  return false
-end
-
 -- A task.cancel has first everything answered that its tasks had in flight.
 function Trial:cancelled(e)
   for n = e.n + 1, #self.journal do
     local other = self.journal[n]
     if other.name == "task.cancel" and not other.order and not e.name:find "^task%."
-      and below(e.task, other.args[1].tasks) then return true end
+      and effects.below(e.task, other.args[1].tasks) then return true end
   end
   return false
 end
@@ -160,7 +153,7 @@ end
 function Trial:undo(roots)
   for i = #self.answered, self.pivot and self.pivot.order or 1, -1 do
     local e = self.answered[i]
-    if e.undo and (not roots or below(e.task, roots)) then
+    if e.undo and (not roots or effects.below(e.task, roots)) then
       local undo = e.undo
       e.undo = nil
       self.world:tell("undo: %s", undo.label)

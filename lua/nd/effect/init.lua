@@ -36,6 +36,14 @@ end
 
 function M.find(name) return M.rows[name] end
 
+-- Whether the task `id` ("1.2.1") is one of `roots` or below one.
+function M.below(id, roots)
+  for _, root in ipairs(roots) do
+    if id == root or id:sub(1, #root + 1) == root .. "." then return true end
+  end
+  return false
+end
+
 local types = {
   app = function(v) return type(v) == "string" and v ~= "" end,
   text = function(v) return type(v) == "string" end,

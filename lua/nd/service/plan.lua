@@ -17,16 +17,10 @@ local STEPS = 200 -- a loop that waits for the world never ends in a plan
 local Plan = {}
 Plan.__index = Plan
 
-local function below(id, roots)
-  for _, root in ipairs(roots) do
-    if id == root or id:sub(1, #root + 1) == root .. "." then return true end
-  end
-end
-
 function Plan:interrupted(e)
   for _, cancel in ipairs(self.in_flight) do
     if cancel.name == "task.cancel" and e.n < cancel.n and not e.name:find "^task%."
-      and below(e.task, cancel.args[1].tasks) then
+      and effects.below(e.task, cancel.args[1].tasks) then
       return true
     end
   end
@@ -58,7 +52,7 @@ function Plan:note(def, e, value)
   if e.name == "undo.set" then
     self:drop_undos(function(u) return u.label == e.args[1] end)
   elseif e.name == "task.rollback" then
-    self:drop_undos(function(u) return below(u.task, e.args[1].tasks) end)
+    self:drop_undos(function(u) return effects.below(u.task, e.args[1].tasks) end)
   end
   local undo = not self.passed and def.undo and value and def.undo(e.args, value)
   if undo then table.insert(self.undos, 1, { label = undo.label, task = e.task }) end

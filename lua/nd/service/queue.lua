@@ -7,7 +7,7 @@
 --   queue:resume()            next, of all apps
 --   queue:find(id) -> row | nil    queue:waits(app id) -> row of the first | nil
 --   queue:list(where, args) -> rows, oldest first
---   queue:drop(row, code, message)   parks; ends one as a cancelled run that never began
+--   queue:drop(row, code, message)   parks; it becomes a run that failed, or was cancelled, and never began
 --   queue.changed             notified when one leaves
 
 local clock = require "clock"

@@ -395,12 +395,6 @@ function Run:answer(e, ok, value)
   self:send(answer_frame(e))
 end
 
-local function below(id, roots)
-  for _, root in ipairs(roots) do
-    if id == root or id:sub(1, #root + 1) == root .. "." then return true end
-  end
-end
-
 -- Interrupts what is in flight and waits until each was answered. With `roots`, only what these
 -- tasks asked for before effect `before`: what came later is their clean-up, also after a crash in
 -- between; and a branch's own task.cancel or task.rollback runs to its end.
@@ -408,7 +402,7 @@ function Run:interrupt(roots, before)
   local chosen = {}
   for n, acting in pairs(self.acting) do
     local e = self.effects[n]
-    if not roots or n < before and below(e.task, roots) and not e.name:find "^task%." then
+    if not roots or n < before and effects.below(e.task, roots) and not e.name:find "^task%." then
       chosen[#chosen + 1] = acting
     end
   end
@@ -426,7 +420,7 @@ function Run:undo(roots)
   local due = {}
   local firm = self.row.pivot and self.effects[self.row.pivot].answered or 0
   for _, e in pairs(self.effects) do
-    if e.undo and e.undone == 0 and (e.answered or 0) > firm and (not roots or below(e.task, roots)) then
+    if e.undo and e.undone == 0 and (e.answered or 0) > firm and (not roots or effects.below(e.task, roots)) then
       due[#due + 1] = e
     end
   end

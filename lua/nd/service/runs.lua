@@ -56,24 +56,23 @@ function Runs:record(row, after)
   }
 end
 
-local QUEUE_HINT = "or have it wait for its turn: --queue, --supersede (in the API: busy=queue)"
+local function refuse(id, message)
+  err.raise("run_conflict", message, ("wait for it: `ndctl runs watch %s`, end it: `ndctl runs cancel %s`; or have "
+    .. "it wait for its turn: --queue, --supersede (in the API: busy=queue)"):format(id, id), { run_id = id })
+end
 
 -- Raises run_conflict where a run changes the app, or others wait to do so.
 function Runs:conflict(app, waited)
   local other = self.d.store:get(
     "SELECT * FROM run WHERE app = ? AND state IN ('running', 'sleeping', 'rolling_back')", app.id)
   if other then
-    err.raise("run_conflict", ("'%s' is being changed by the run %s (%s), started %s by %s"):format(
-      app.name, other.id, other.recipe, clock.format(other.started_at), other.owner),
-      ("wait for it: `ndctl runs watch %s`, end it: `ndctl runs cancel %s`; %s"):format(other.id, other.id, QUEUE_HINT),
-      { run_id = other.id })
+    refuse(other.id, ("'%s' is being changed by the run %s (%s), started %s by %s"):format(app.name, other.id,
+      other.recipe, clock.format(other.started_at), other.owner))
   end
   local first = not waited and app.id and self.d.queue:waits(app.id)
   if first then
-    err.raise("run_conflict", ("the run %s (%s) waits for its turn to change '%s', asked for %s by %s"):format(
-      first.id, first.recipe, app.name, clock.format(first.asked_at), first.owner),
-      ("wait for it: `ndctl runs watch %s`, end it: `ndctl runs cancel %s`; %s"):format(first.id, first.id, QUEUE_HINT),
-      { run_id = first.id })
+    refuse(first.id, ("the run %s (%s) waits for its turn to change '%s', asked for %s by %s"):format(first.id,
+      first.recipe, app.name, clock.format(first.asked_at), first.owner))
   end
 end
 
