@@ -50,7 +50,8 @@ local deploy = {
     { "ndctl deploy --app api --image api:v2 -e LOG=debug --health-check /api/health" },
     { "ndctl deploy --strategy blue-green --health-check /api/health",
       "what ./nextdeploy.lua says, with another strategy", project = true, answer = "y" },
-    { "ndctl deploy --plan", "what would be done", project = true },
+    { "ndctl deploy --plan -e LOG=trace", "what would be done; exit status 1: something would change",
+      status = 1, project = true },
     { "ndctl deploy --env staging --yes", "without asking", project = true },
   },
 }

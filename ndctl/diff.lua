@@ -3,10 +3,10 @@
 -- The daemon compares, as it does for a plan, so that both sides are in its own normal form: "60s"
 -- and "1m" are the same, what the file leaves out stays as it is.
 
+local changes = require "ndctl.lib.changes"
 local clientlib = require "ndctl.lib.client"
 local config = require "ndctl.lib.config"
 local fail = require "ndctl.lib.fail"
-local json = require "json"
 local out = require "ndctl.lib.out"
 local outcome = require "ndctl.lib.outcome"
 local text = require "ndctl.lib.text"
@@ -37,52 +37,6 @@ local function live_app(c, body)
   error(app, 0)
 end
 
-local function is_map(value)
-  return type(value) == "table" and not json.is_array(value)
-end
-
--- A change of a table is the changes in it: env.PORT, health.path.
-local function spread(list, field, from, to)
-  if (is_map(from) or is_map(to)) and (from == nil or is_map(from)) and (to == nil or is_map(to)) then
-    local names = {}
-    for name in pairs(from or {}) do names[#names + 1] = name end
-    for name in pairs(to or {}) do
-      if (from or {})[name] == nil then names[#names + 1] = name end
-    end
-    table.sort(names)
-    for _, name in ipairs(names) do
-      spread(list, field .. "." .. name, present((from or {})[name]), present((to or {})[name]))
-    end
-  elseif json.encode { from } ~= json.encode { to } then
-    list[#list + 1] = { field = field, from = from, to = to }
-  end
-end
-
-local function empty(value)
-  return value == nil or type(value) == "table" and next(value) == nil
-end
-
-local function value_text(value)
-  return text.clean(type(value) == "string" and value or json.encode(value))
-end
-
-local function lines_of(changes)
-  local paint, width, lines = out.painter(1), 0, {}
-  for _, change in ipairs(changes) do width = math.max(width, text.width(change.field)) end
-  for i, change in ipairs(changes) do
-    local field = text.pad(change.field, width)
-    if change.from == nil then
-      lines[i] = paint(("+ %s  %s"):format(field, value_text(change.to)), "green")
-    elseif change.to == nil then
-      lines[i] = paint(("- %s  %s"):format(field, value_text(change.from)), "red")
-    else
-      lines[i] = paint(("~ %s  %s -> %s"):format(field, value_text(change.from),
-        value_text(change.to)), "yellow")
-    end
-  end
-  return lines
-end
-
 local function compare(ctx)
   local c = ctx.client()
   local body, path = body_of(ctx, c)
@@ -93,13 +47,9 @@ local function compare(ctx)
       "ndctl diff --image IMAGE")
   end
   local p = c:call("POST", "/deploy", { query = { plan = "true" }, body = body })
-  local changes = json.array {}
-  for _, change in ipairs(p.changes) do
-    local from, to = present(change.from), present(change.to)
-    if not (empty(from) and empty(to)) then spread(changes, change.field, from, to) end
-  end
+  local list = changes.spread(p.changes)
   return { app_name = body.app_name, file = path, release = app and present(app.release),
-    same = #changes == 0, changes = changes }
+    same = #list == 0, changes = list }
 end
 
 return {
@@ -139,7 +89,7 @@ return {
       out.print(("%s: %s between %s and %s"):format(found.app_name,
         text.plural(#found.changes, "difference"), found.release and "release " .. found.release
           or "nothing (no release is live)", found.file))
-      out.print(lines_of(found.changes))
+      out.print(changes.lines(found.changes))
     end
     return found.same and 0 or 1
   end,

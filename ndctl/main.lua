@@ -43,6 +43,22 @@ local function context(row, options, named)
   }
 end
 
+local function traced(err)
+  if type(err) == "table" then return err end
+  return {
+    code = "bug", message = debug.traceback(tostring(err), 2),
+    hint = "this is a fault of ndctl, not yours",
+  }
+end
+
+-- Of a --plan the exit status says 0 for nothing to do and 1 for changes, so every error has to be 2.
+local function planned(run, ctx)
+  local ok, result = xpcall(run, traced, ctx)
+  if ok then return result end
+  if fail.status(result) ~= 130 then result.exit = 2 end
+  error(result, 0)
+end
+
 local function dispatch(argv)
   local before, words = args.leading(argv)
   if before.version then words = { "version" } end
@@ -68,6 +84,7 @@ local function dispatch(argv)
       "a variable for the app is --env-var " .. options.env)
   end
   out.quiet = options.quiet or false
+  if options.plan then return planned(row.run, context(row, options, named)) end
   return row.run(context(row, options, named))
 end
 
@@ -84,14 +101,6 @@ local function report(err, wants_json)
   local text = require "ndctl.lib.text"
   out.note(paint("ndctl: ", "red") .. text.clean(err.message or err.code))
   if err.hint and err.hint ~= "" then out.note(paint("hint: ", "bold") .. text.clean(err.hint)) end
-end
-
-local function traced(err)
-  if type(err) == "table" then return err end
-  return {
-    code = "bug", message = debug.traceback(tostring(err), 2),
-    hint = "this is a fault of ndctl, not yours",
-  }
 end
 
 return function(argv)

@@ -33,7 +33,7 @@ return {
     { "ndctl scale web 2" },
     { "ndctl scale web web=3 worker=5", "two of its processes", skip = "it has one process here" },
     { "ndctl scale web 1 --drain 1s" },
-    { "ndctl scale web 5 --plan" },
+    { "ndctl scale web 5 --plan", "exit status 1: something would change", status = 1 },
   },
   run = function(ctx)
     local app, wanted = ctx.args.app, {}
@@ -41,13 +41,15 @@ return {
       local process, count = read(word)
       wanted[i] = { app_name = app, process = process, replicas = count, drain = ctx.options.drain }
     end
+    local status = 0
     for _, body in ipairs(wanted) do
       if ctx.options.plan then
-        act.plan(ctx, "/scale", body)
+        status = math.max(status, act.plan(ctx, "/scale", body))
       else
         out.progress(("Scaling %s of %s to %d ..."):format(body.process, app, body.replicas))
         act.post(ctx, { path = "/scale", body = body })
       end
     end
+    return status
   end,
 }

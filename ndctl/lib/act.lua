@@ -12,7 +12,8 @@ local SLOW = 900000 -- ms: a stop waits for the drain and the grace period
 act.options = {
   wait = { "wait", type = "flag", negatable = true, default = true,
     doc = "stay until the run has ended (the default), or return as soon as it began" },
-  plan = { "plan", type = "flag", doc = "print what would be done, and do nothing" },
+  plan = { "plan", type = "flag", doc = "print what would be done, and do nothing; exit status 0: "
+    .. "nothing would change, 1: something would, 2: it can't be told" },
 }
 
 -- What commands take that begin a run.
@@ -24,13 +25,19 @@ act.run_options = {
   { "idempotency-key", value = "KEY", doc = "the same command again with this key makes no second run" },
 }
 
--- Prints the plan of a request.
+-- Prints the plan of a request; returns 0 where nothing would change, else 1. (What goes wrong on the way
+-- is 2: main.lua.)
 function act.plan(ctx, path, body)
   local client = ctx.client()
   local p = client:call("POST", path, { query = { plan = "true" }, body = client:scoped(body),
     timeout_ms = SLOW })
-  if ctx.options.json then return out.json(p) end
-  out.print(require("ndctl.lib.plan").lines(p))
+  local plan = require "ndctl.lib.plan"
+  if ctx.options.json then
+    out.json(p)
+  else
+    out.print(plan.lines(p))
+  end
+  return plan.same(p) and 0 or 1
 end
 
 local function tell_started(ctx, payload, id)

@@ -1,29 +1,19 @@
 -- lib/plan.lua - shows what a run would do, and asks whether to do it.
 
+local changes = require "ndctl.lib.changes"
 local fail = require "ndctl.lib.fail"
 local text = require "ndctl.lib.text"
 local term = require "term"
 
 local plan = {}
 
-local function value_text(value)
-  if value == nil or type(value) == "userdata" then return "(none)" end
-  if type(value) == "table" then return require("json").encode(value) end
-  return tostring(value)
+-- Whether nothing would be another afterwards.
+function plan.same(p)
+  if p.same ~= nil then return p.same end
+  return #(p.changes or {}) == 0 -- a daemon of the release before
 end
 
--- Settings that come into being with nothing in them say nothing.
-local function changes_of(p)
-  local changes = {}
-  for _, change in ipairs(p.changes or {}) do
-    local to = change.to
-    local nothing = change.from == nil and (to == nil or type(to) == "table" and next(to) == nil)
-    if not nothing then changes[#changes + 1] = change end
-  end
-  return changes
-end
-
--- A plan {recipe, app_name, lines, undos, changes} as lines.
+-- A plan {recipe, app_name, lines, undos, changes, same} as lines.
 function plan.lines(p)
   local lines = { ("Plan for %s by %s:"):format(p.app_name or "the host", p.recipe or "?") }
   for i, line in ipairs(p.lines or {}) do
@@ -34,16 +24,13 @@ function plan.lines(p)
     lines[#lines + 1] = "If it fails before the switch:"
     for _, line in ipairs(p.undos) do lines[#lines + 1] = "   -  " .. text.clean(line) end
   end
-  local changes = changes_of(p)
-  if #changes > 0 then
-    lines[#lines + 1] = "Changes:"
-    local width = 0
-    for _, change in ipairs(changes) do width = math.max(width, #change.field) end
-    for _, change in ipairs(changes) do
-      lines[#lines + 1] = text.clean(("   %s  %s -> %s"):format(text.pad(change.field, width),
-        value_text(change.from), value_text(change.to)))
-    end
+  if plan.same(p) then
+    lines[#lines + 1] = "Nothing would change: what is asked for is what there is."
+    return lines
   end
+  local list = changes.spread(p.changes)
+  if #list > 0 then lines[#lines + 1] = "Changes:" end
+  for _, line in ipairs(changes.lines(list)) do lines[#lines + 1] = "   " .. line end
   return lines
 end
 

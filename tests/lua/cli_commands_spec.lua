@@ -110,7 +110,7 @@ describe("ndctl", function()
     refusing(409, "run_conflict")
     for _, words in ipairs {
       { "status" }, { "status", "web" }, { "ps" }, { "deploy", "img", "--app", "web" },
-      { "deploy", "img", "--app", "web", "--plan" }, { "stop", "web" }, { "restart", "web" },
+      { "stop", "web" }, { "restart", "web" },
       { "swap", "web" }, { "rollback", "web" }, { "runs", "list" }, { "runs", "show", "x" },
       { "runs", "watch", "x" }, { "runs", "cancel", "x" }, { "recipe", "list" },
       { "token", "create", "--name", "n" }, { "token", "list" }, { "doctor" },
@@ -258,15 +258,31 @@ describe("ndctl", function()
   it("shows a plan and does nothing", function()
     daemon { ["POST /deploy"] = { payload = { recipe = "bluegreen", app_name = "web",
       lines = { "pull web:v3", "start release 3" }, undos = { "remove release 3" },
-      changes = { { field = "image", from = "web:v2", to = "web:v3" } } } } }
+      changes = { { field = "image", from = "web:v2", to = "web:v3" },
+        { field = "env", from = { A = "1", B = "2" }, to = { B = "3" } } }, same = false } } }
     local r = ndctl { "deploy", "web:v3", "--app", "web", "--plan" }
-    assert.equal(0, r.status)
+    assert.equal(1, r.status)
     assert.equal(table.concat({
       "Plan for web by bluegreen:", "   1. pull web:v3", "   2. start release 3",
       "If it fails before the switch:", "   -  remove release 3",
-      "Changes:", "   image  web:v2 -> web:v3", "",
+      "Changes:", "   ~ image  web:v2 -> web:v3", "   - env.A  1", "   ~ env.B  2 -> 3", "",
     }, "\n"), r.stdout)
     assert.equal("true", d:asked("POST /deploy").query.plan)
+  end)
+
+  it("says by the exit status of a plan whether anything would change", function()
+    local answer = { payload = { recipe = "scale", app_name = "web", lines = { "look" }, undos = {},
+      changes = {}, same = true } }
+    daemon { ["POST /scale"] = function() return answer end }
+    local r = ndctl { "scale", "web", "2", "--plan" }
+    assert.equal(0, r.status)
+    assert.matches("Nothing would change", r.stdout)
+    answer.payload.same = false -- a loop of which the plan saw the beginning
+    assert.equal(1, ndctl({ "scale", "web", "2", "--plan", "--json" }).status)
+    answer = { status = 404, code = "app_not_found", message = "there is no app 'web'" }
+    assert.equal(2, ndctl({ "scale", "web", "2", "--plan" }).status)
+    assert.equal(4, ndctl({ "scale", "web", "2" }).status)
+    assert.equal(2, ndctl({ "run", "recipe", "./nowhere", "--app", "web", "--plan" }).status)
   end)
 
   it("asks before it deploys from a nextdeploy.lua; no is not 0", function()

@@ -307,8 +307,10 @@ local answers = {
   Plan = object({
     recipe = text, app_name = text, lines = doc(list(text), "What would be done, in order."),
     undos = doc(list(text), "What would be undone if it failed before its pivot."),
-    changes = list(object({ field = text, from = any, to = any }, { "field" })),
-  }, { "recipe", "app_name", "lines", "undos", "changes" }),
+    changes = doc(list(object({ field = text, from = any, to = any }, { "field" })),
+      "What would be another afterwards: image, digest, env, routes, release, ..."),
+    same = doc(boolean, "Nothing would: what is asked for is what there is."),
+  }, { "recipe", "app_name", "lines", "undos", "changes", "same" }),
 
   Recipe = object({
     name = text, from = doc(text, "shipped, or the file it is in."), summary = text,

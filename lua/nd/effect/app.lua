@@ -15,6 +15,14 @@ local function handle_or_null(ctx, release)
   return release and releases(ctx):handle(ctx.app, release) or json.null
 end
 
+-- The row of a release in a plan, which may have made it.
+local function planned(ctx, handle)
+  for _, release in ipairs(ctx.made) do
+    if release.number == handle.release then return release end
+  end
+  return releases(ctx):get(ctx.app, handle.release)
+end
+
 local app_arg = { "app", "app" }
 local release_arg = { "release", "release" }
 
@@ -88,10 +96,13 @@ M["app.start"] = {
     return { effect = "app.remove", args = { { release = result.release } },
       label = ("remove release %d"):format(result.release) }
   end,
-  plan = function(ctx, _, image)
-    if not ctx.stopped then releases(ctx):check_writers(ctx.app, ctx.spec or ctx.d.apps:spec(ctx.app, {})) end
-    local n = releases(ctx):next_number(ctx.app)
-    return { app = ctx.app.name, release = n, state = "created", image = image.image, id = image.id,
+  plan = function(ctx, _, image, options)
+    local spec = releases(ctx):spec(ctx, options or {})
+    if not ctx.stopped then releases(ctx):check_writers(ctx.app, spec) end
+    local release = { number = releases(ctx):next_number(ctx.app) + #ctx.made, image = image.image or image.id,
+      image_id = image.id, config = json.encode(spec) }
+    table.insert(ctx.made, release)
+    return { app = ctx.app.name, release = release.number, state = "created", image = image.image, id = image.id,
       instances = json.array {} }
   end,
 }
@@ -165,6 +176,7 @@ M["app.switch"] = {
   end,
   plan = function(ctx, _, handle)
     local live = releases(ctx):live(ctx.app)
+    ctx.live = planned(ctx, handle)
     return { release = handle.release, before = live and live.number }
   end,
 }
@@ -173,7 +185,7 @@ M["app.offline"] = {
   version = 1, class = "act", capability = "app", args = { app_arg },
   label = function(app) return "take " .. app .. " out of service" end,
   act = function(ctx) releases(ctx):offline(ctx.app) end,
-  plan = function() end,
+  plan = function(ctx) ctx.live = false end,
 }
 
 -- Records that a release is done with; the daemon drains, keeps and removes it later.
@@ -219,6 +231,7 @@ M["app.stop"] = {
     ctx.stopped = true
     local live = releases(ctx):live(ctx.app)
     handle.was_live = live ~= nil and live.number == handle.release
+    if handle.was_live then ctx.live = false end
     return handle
   end,
 }
@@ -229,7 +242,7 @@ M["app.resume"] = {
   act = function(ctx, handle)
     return releases(ctx):resume(ctx, releases(ctx):get(ctx.app, handle.release))
   end,
-  plan = function() end,
+  plan = function(ctx, handle) ctx.live = planned(ctx, handle) end,
 }
 
 M["app.remove"] = {

@@ -7,10 +7,14 @@ local err = require "nd.error"
 local MAX_BODY = 48 * 1024
 local DEFAULT_MS = 10000
 
+local function only_reads(r) return (r.method or "GET") == "GET" or r.method == "HEAD" end
+
+local function title(r) return ("%s %s"):format(r.method or "GET", tostring(r.url):match "^[^?]*") end
+
 return {
   ["http.request"] = {
     version = 1, class = "act", capability = "http", args = { { "request", "table" } },
-    label = function(r) return ("%s %s"):format(r.method or "GET", tostring(r.url):match "^[^?]*") end,
+    label = title,
     act = function(_, r)
       if type(r.url) ~= "string" or not r.url:match "^https?://" then
         err.raise("bad_argument", "http.request: url must begin with http:// or https://")
@@ -22,13 +26,15 @@ return {
       return { status = answer.status, headers = answer.headers, body = answer.body }
     end,
     observe = function(_, r)
-      local method = r.method or "GET"
-      if r.retry == "never" and method ~= "GET" and method ~= "HEAD" then
+      if r.retry == "never" and not only_reads(r) then
         err.raise("unknown_outcome",
           "the request was under way when the daemon ended; nobody can tell whether it arrived",
           "look at the other side; the recipe says retry = \"never\"")
       end
     end,
-    plan = function() return { status = 200, headers = {}, body = "" } end,
+    plan = function(ctx, r)
+      if not only_reads(r) then table.insert(ctx.outside, title(r)) end
+      return { status = 200, headers = {}, body = "" }
+    end,
   },
 }

@@ -18,7 +18,8 @@
 --   clean(ctx, ...)    after a failure or cancellation: leaves nothing behind; idempotent
 --   undo(args, result) -> {effect=, args=, label=}   data, journaled with the answer
 --   planned            a read that has a line in the plan (acts all have), unless its label is ""
---   plan(ctx, ...)     a plausible result for `--plan`, which acts on nothing
+--   plan(ctx, ...)     a plausible result for `--plan`, which acts on nothing; notes in ctx what would
+--                      be another then: see plan.lua
 --   deadline(ctx, ...) ms after it was asked; wake(ctx, ...) for sleeps
 
 local err = require "nd.error"

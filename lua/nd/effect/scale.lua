@@ -39,8 +39,13 @@ M["app.scale"] = {
     return { effect = "app.scale", args = { call[1], call[2], result.before },
       label = ("scale %s back to %d"):format(result.process, result.before) }
   end,
-  plan = function(_, handle, process, count)
-    return { release = handle.release, process = process, before = 0, replicas = count }
+  plan = function(ctx, handle, process, count)
+    local release = release_of(ctx, handle)
+    if ctx.live and ctx.live.number == release.number then release = ctx.live end -- scaled by this plan
+    local config, before = ctx.d.scale:config(ctx.app, release, process, count)
+    ctx.live = { id = release.id, number = release.number, image = release.image, image_id = release.image_id,
+      config = json.encode(config) }
+    return { release = release.number, process = process, before = before, replicas = count }
   end,
 }
 

@@ -1,6 +1,12 @@
 -- What a run would do: the same recipe in a worker of its own, against answers that act on nothing
 -- (an effect's `plan`).
 --
+-- What would have changed in the end is noted by the effects, in ctx:
+--   made       releases that were started: rows {number, image, image_id, config}
+--   live       the row that would be live, false where none would; nil while that stays as it is
+--   outside    what would be done elsewhere, in words
+-- changes.lua holds it against what is.
+--
 -- Time is the plan's own: everything else is answered first, then the sleep that ends first. So a
 -- task.timeout runs out only where its work sleeps for longer.
 
@@ -9,6 +15,7 @@ local json = require "json"
 local task = require "task"
 local effects = require "nd.effect"
 local err = require "nd.error"
+local changes = require "nd.service.changes"
 local Run = require "nd.service.run"
 
 local BURST_MS = 10000
@@ -99,14 +106,16 @@ function Plan:follow(w)
       error = not ok and err.from(value) or nil }
   end
   self.lines[#self.lines + 1] = ("... and so on: a plan ends after %d steps"):format(STEPS)
+  self.cut = true
 end
 
--- request: of runs:start. Returns the lines of what is done, and of what is undone on failure.
+-- request: of runs:start. Returns {lines = of what is done, undos = of what is undone on failure,
+-- changes =, same = whether there is nothing that would be another afterwards}.
 function Plan.make(d, request, row, bundle)
   local self = setmetatable({
     lines = json.array {}, undos = {}, in_flight = {},
     ctx = { d = d, app = request.app, spec = request.spec, key = "plan", asked_at = clock.now(),
-      run = { app = request.app, row = row }, progress = function() end, slept = 0 },
+      run = { app = request.app, row = row }, progress = function() end, slept = 0, made = {}, outside = {} },
   }, Plan)
   local w, header = Run.start_worker(d, row, bundle.files)
   self.ctx.run.needs = header.allowed
@@ -114,7 +123,8 @@ function Plan.make(d, request, row, bundle)
   self:follow(w)
   local labels = json.array {}
   for i, undo in ipairs(self.undos) do labels[i] = undo.label end
-  return self.lines, labels
+  local list = changes.of(d, request, self.ctx)
+  return { lines = self.lines, undos = labels, changes = list, same = #list == 0 and not self.cut }
 end
 
 return Plan

@@ -133,15 +133,22 @@ local function explain_start(e, release)
   return e
 end
 
-function Releases:start(ctx, image, options)
-  local d, app = self.d, ctx.app
-  local spec = ctx.spec or d.apps:spec(app, {})
+-- What app.start starts: the configuration that the run is to deploy, or the live one, with what the
+-- recipe says on top.
+function Releases:spec(ctx, options)
+  local spec = ctx.spec or self.d.apps:spec(ctx.app, {})
   if options.replicas then
     local web = spec.processes and spec.processes.web or spec
     web.replicas = options.replicas
   end
   for name, value in pairs(options.env or {}) do spec.env[name] = value end
   spec.prepared = nil
+  return spec
+end
+
+function Releases:start(ctx, image, options)
+  local d, app = self.d, ctx.app
+  local spec = self:spec(ctx, options)
   self:remove_by_key(app, ctx.key)
   self:check_writers(app, spec)
   local known = d.store:get("SELECT number FROM release WHERE key = ?", ctx.key)

@@ -52,7 +52,7 @@ function kinds.deploy(d, body)
   local app = d.apps:prepare(body)
   local spec = d.apps:spec(app, body)
   d.apps:check_routes(app, spec)
-  return { app = app, recipe = M.strategy(body, spec), spec = spec,
+  return { app = app, recipe = M.strategy(body, spec), spec = spec, tags = d.apps.check_tags(body.tags),
     params = params_of(app, body, { image = body.image }) }
 end
 

@@ -354,41 +354,12 @@ end
 
 -- ---- plan ----
 
-local function add_change(list, field, from, to)
-  local a, b = from ~= nil and json.encode(from) or nil, to ~= nil and json.encode(to) or nil
-  if a ~= b then list[#list + 1] = { field = field, from = from, to = to } end
-end
-
 -- What a request would do, without doing it.
 function Runs:plan(request)
   local bundle = self.d.recipes:bundle(request.recipe)
-  local lines, undos = Plan.make(self.d, request, row_for(request, bundle), bundle)
-  return { recipe = bundle.name, app_name = request.app.name, lines = lines, undos = undos,
-    changes = self:changes(request) }
-end
-
--- The same name may stand for another image by now.
-function Runs:image_change(list, live, image)
-  add_change(list, "image", live and live.image, image)
-  local found = live and live.image == image and self.d.docker:image(image)
-  if found then add_change(list, "image_id", live.image_id, found.Id) end
-end
-
--- What the new release would have that the live one has not.
-function Runs:changes(request)
-  local list = json.array {}
-  local live = self.d.releases:live(request.app)
-  local old = live and json.decode(live.config) or {}
-  local new = request.spec or old
-  local names = {}
-  for name in pairs(old) do names[name] = true end
-  for name in pairs(new) do names[name] = true end
-  local sorted = {}
-  for name in pairs(names) do sorted[#sorted + 1] = name end
-  table.sort(sorted)
-  if request.params.image then self:image_change(list, live, request.params.image) end
-  for _, name in ipairs(sorted) do add_change(list, name, old[name], new[name]) end
-  return list
+  local plan = Plan.make(self.d, request, row_for(request, bundle), bundle)
+  plan.recipe, plan.app_name = bundle.name, request.app.name
+  return plan
 end
 
 return Runs
