@@ -96,7 +96,7 @@ return {
       },
       examples = {
         { "ndctl run recipe bluegreen --app web --image nginx:1.28 --drain 10s" },
-        { "ndctl run recipe bluegreen --app web --image nginx:1.28 --plan",
+        { "ndctl run recipe bluegreen --app web --image nginx:1.29 --plan",
           "exit status 1: something would change", status = 1 },
         { "ndctl run recipe ./canary --app web --image nginx:1.28 --health.path /up",
           "the recipe in the folder ./canary" },
