@@ -24,7 +24,9 @@ local deploy = {
     { "publish", type = "list", value = "[HOSTPORT:]PORT[/tcp|udp]",
       doc = "a port of this host that leads to the app; may be repeated" },
     { "strategy", value = "NAME",
-      doc = "blue-green, recreate, or the name of any recipe with these parameters" },
+      doc = "blue-green, rolling, recreate, or the name of any recipe with these parameters" },
+    { "param", short = "p", type = "map", value = "NAME=VALUE",
+      doc = "a parameter of the strategy's recipe; may be repeated" },
     { "health-check", value = "PATH", doc = "the path that answers 200 when the app is healthy" },
     { "replicas", type = "int", least = 1, most = 100, value = "N", doc = "how many instances" },
     { "memory", value = "SIZE", doc = "the most memory an instance may use, such as 256m" },
@@ -50,6 +52,7 @@ local deploy = {
     { "ndctl deploy --app api --image api:v2 -e LOG=debug --health-check /api/health" },
     { "ndctl deploy --strategy blue-green --health-check /api/health",
       "what ./nextdeploy.lua says, with another strategy", project = true, answer = "y" },
+    { "ndctl deploy --app api --image api:v2 --strategy rolling --param pause=1s" },
     { "ndctl deploy --plan -e LOG=trace", "what would be done; exit status 1: something would change",
       status = 1, project = true },
     { "ndctl deploy --env staging --yes", "without asking", project = true },
@@ -109,6 +112,10 @@ local function body_of(ctx, from_file)
   if o.approve then
     body.params = body.params or {}
     body.params.approve = true
+  end
+  for name, value in pairs(o.param or {}) do
+    body.params = body.params or {}
+    body.params[name] = value
   end
   for name, value in pairs(o.env_var or {}) do
     body.env = body.env or {}

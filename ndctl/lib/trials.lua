@@ -22,7 +22,7 @@ function trials.header(files)
   return frame.recipe
 end
 
-local values = { app = "shop", image = "shop:v3", integer = 3, number = 3, duration = "1s", string = "text",
+local values = { app = "shop", image = "shop:v3", integer = 5, number = 5, duration = "1s", string = "text",
   boolean = true }
 
 -- Parameters for a recipe: those given, and something for each that has to be there.
@@ -74,6 +74,9 @@ function trials.all(o)
   local first = one(0)
   local told = { runs = o.runs, effects = first.effects, points = first.effects * #trial.kinds, hit = 0,
     ended = { done = 0, failed = 0 }, broken = json.array {} }
+  if first.state == "failed" then
+    first.broken = first.broken or "it fails with nothing going wrong: " .. first.error.message
+  end
   local hit = {}
   for seed = 0, o.runs - 1 do
     local result = seed == 0 and first or one(seed, first.effects)

@@ -21,19 +21,23 @@ local err = require "nd.error"
 
 local DRAIN, KEEP = 30000, 300000 -- as the daemon's
 local HEALTH_DEADLINE = 60000
+local REPLICAS = 3
 
 local World = {}
 World.__index = World
 
 local world = {}
 
+local function found_well(r) r.healthy, r.seen = true, r.count end
+
 function world.new(o)
   local self = setmetatable({ random = o.random, now = 0, story = {}, releases = {}, done = {},
     well = o.well }, World)
   if o.live then
     local one, two = self:add(1, "shop:v1"), self:add(2, "shop:v2")
-    one.state, one.healthy = "kept", true
-    two.state, two.healthy, two.running = "live", true, true
+    one.state, two.state, two.running = "kept", "live", true
+    found_well(one)
+    found_well(two)
     self.live, self.serving, self.had = 2, 2, true
   end
   return self
@@ -43,8 +47,11 @@ function World:tell(...)
   self.story[#self.story + 1] = ("%9.3f s  %s"):format(self.now / 1000, string.format(...))
 end
 
+-- `count` of its instances run, `seen` of them were seen healthy; `out`, of the live one, have been
+-- stopped for their successors.
 function World:add(n, image, key)
-  self.releases[n] = { number = n, state = "created", image = image, key = key, replicas = 1, count = 1, ready = 0 }
+  self.releases[n] = { number = n, state = "created", image = image, key = key, replicas = REPLICAS, count = REPLICAS,
+    out = 0, seen = 0, ready = 0 }
   return self.releases[n]
 end
 
@@ -67,7 +74,7 @@ local function handle(r)
       process = "web", index = i }
   end
   return { app = "shop", release = r.number, state = r.state, image = r.image, id = "sha256:" .. r.image,
-    instances = instances }
+    instances = instances, replicas = r.replicas }
 end
 
 -- An instance that Docker wouldn't start again: only what is live is revived.
@@ -102,8 +109,10 @@ end
 
 acts["app.prepare"] = function() return json.null end
 
-acts["app.start"] = function(self, e, _, image)
+acts["app.start"] = function(self, e, _, image, options)
   local r = self:add(#self.releases + 1, image.image or image.id, e.key)
+  r.replicas = options and options.replicas or r.replicas
+  r.count = math.min(r.replicas, options and options.instances or r.replicas)
   self:decide(r)
   self:start(r)
   return handle(r)
@@ -127,8 +136,10 @@ acts["app.deactivate"] = put_to_rest
 
 local function switch(self, r)
   local before = self.releases[self.live or 0]
-  if before and before ~= r then before.state = before.running and "draining" or "kept" end
-  self.live, self.serving, r.state = r.number, r.number, "live"
+  if before and before ~= r then
+    before.state, before.out = before.running and "draining" or "kept", 0
+  end
+  self.live, self.serving, self.share, r.state = r.number, r.number, nil, "live"
   r.keep_until, r.drain_until = nil, nil
   return before
 end
@@ -137,7 +148,10 @@ acts["app.switch"] = function(self, e, _, named)
   local r = self:get(named.release)
   if not r.running or self:ended(r) then
     err.raise("unhealthy", ("release %d is not healthy: its instance 1 has ended"):format(r.number))
+  elseif r.count < r.replicas then
+    err.raise("unhealthy", ("release %d doesn't have all its instances"):format(r.number))
   end
+  e.shared = self.share
   local before = switch(self, r)
   e.before = before and before.number
   return { release = r.number, before = e.before }
@@ -182,7 +196,7 @@ end
 acts["app.resume"] = function(self, _, named)
   local r = self:get(named.release)
   self:start(r)
-  r.healthy = true -- or the best there is
+  found_well(r) -- or the best there is
   switch(self, r)
 end
 
@@ -193,11 +207,35 @@ acts["app.remove"] = function(self, _, named)
   r.running, r.state = false, "gone"
 end
 
-acts["app.grow"] = function(self, _, named, _, count)
+-- By instances, or by weight: both get traffic.
+acts["app.shift"] = function(self, _, _, named, options)
+  local r, live = self:get(named.release), self.releases[self.live or 0]
+  not_live(self, r)
+  if not live then err.raise("app_not_live", "nothing of 'shop' is live that could share its traffic") end
+  if not r.running or self:ended(r) then
+    err.raise("unhealthy", ("release %d is not healthy: its instance 1 has ended"):format(r.number))
+  end
+  if r.count < math.min(options.instances or 1, r.replicas) then
+    err.raise("unhealthy", ("release %d has %d instances as yet"):format(r.number, r.count))
+  end
+  self.share = { release = r.number, instances = options.instances, weight = options.weight }
+  live.out = math.min(options.instances or 0, live.count)
+  return { release = r.number, before = live.number, instances = options.instances, weight = options.weight }
+end
+
+acts["app.unshift"] = function(self)
+  local live = self.releases[self.live or 0]
+  self.share = nil
+  if live then live.out = 0 end
+end
+
+acts["app.grow"] = function(self, e, named, process, count)
   local r = self:get(named.release)
+  if not process then count = math.min(count, r.replicas) end
+  e.before = r.count
   r.count = math.max(r.count, count)
   local result = handle(r)
-  result.process, result.before, result.grown = "web", r.replicas, true
+  result.process, result.before, result.grown = process, r.replicas, true
   return result
 end
 
@@ -222,14 +260,14 @@ acts["health.wait"] = function(self, _, named)
   elseif not r.healthy and not r.ready then
     err.raise("unhealthy", ("release %d is not healthy: it answers 503"):format(r.number))
   end
-  r.healthy = true
+  found_well(r)
   return { release = r.number, healthy = true }
 end
 
 acts["health.check"] = function(self, _, named)
   local r = self:get(named.release)
   local well = r.running and not self:ended(r) and (r.healthy or r.ready and self.now >= r.started + r.ready)
-  r.healthy = r.healthy or well
+  if well then found_well(r) end
   return { healthy = well or false, reason = not well and "it answers 503" or nil }
 end
 
@@ -265,15 +303,18 @@ local cleans = {
     if not self.done[e.key] then return end
     local r, before = self:get(e.args[2].release), self.releases[e.before or 0]
     r.state, self.live, self.serving = "healthy", e.before, before and before.running and e.before or nil
+    self.share = e.shared
+    if before then before.out = e.shared and e.shared.instances or 0 end
     if before and before.running then before.state, before.drain_until = "live", nil end
   end,
   ["app.stop"] = function(self, e)
     local named = e.args[1]
     if type(named) == "table" and named.release == self.live then acts["app.resume"](self, e, named) end
   end,
+  ["app.shift"] = function(self) acts["app.unshift"](self) end,
   ["app.grow"] = function(self, e)
     local r = self:get(e.args[1].release)
-    r.count = math.min(r.count, r.replicas)
+    r.count = e.before or r.count
   end,
 }
 
@@ -326,6 +367,7 @@ function World:pass(limit)
 end
 
 function World:tidy()
+  if self.share then acts["app.unshift"](self) end
   for _, r in ipairs(self.releases) do
     local ends = r.drain_until or r.keep_until
     if r.number ~= self.live and not ends then
@@ -342,13 +384,21 @@ end
 
 -- ---- what has to hold ----
 
+local function check(r, instances)
+  if not r.running then return ("traffic goes to release %d, which doesn't run"):format(r.number) end
+  if not r.healthy or r.seen < instances then
+    return ("traffic goes to release %d, which nobody has seen healthy"):format(r.number)
+  end
+end
+
 function World:broken()
   local r = self.releases[self.serving or 0]
   if not r then
     return self.had and not self.gap and "nothing serves, and the recipe doesn't say that it may (gap = \"why\")" or nil
   end
-  if not r.running then return ("traffic goes to release %d, which doesn't run"):format(r.number) end
-  if not r.healthy then return ("traffic goes to release %d, which nobody has seen healthy"):format(r.number) end
+  local share = self.share
+  return check(r, math.min(r.count, r.replicas))
+    or share and check(self:get(share.release), share.instances or self:get(share.release).count)
 end
 
 -- `alike`: the run did not get past its pivot, so what was live at first has to be.
@@ -358,12 +408,13 @@ function World:left(alike)
     return ("the run went back, and release %d is live instead of 2"):format(self.live)
   end
   if self.serving ~= self.live then return ("release %s is live, and traffic goes elsewhere"):format(self.live) end
+  if self.share then return ("release %d still gets a share of the traffic"):format(self.share.release) end
   for _, r in ipairs(self.releases) do
     if r.running and r.number ~= self.live then
       return ("release %d still runs, and nothing needs it"):format(r.number)
     end
-    if r.count ~= r.replicas then
-      return ("release %d has %d instances and should have %d"):format(r.number, r.count, r.replicas)
+    if r.state ~= "gone" and (r.count ~= r.replicas or r.out > 0) then
+      return ("release %d has %d instances and should have %d"):format(r.number, r.count - r.out, r.replicas)
     end
   end
 end

@@ -331,6 +331,11 @@ static void dispatch(struct conn *c, struct request *r)
         printf("%s %s %zu bytes\n", r->method, r->target, r->body_length);
         fflush(stdout);
     }
+    if (c->app->answer_status != 0 && strcmp(r->path, "/health") != 0 &&
+        strcmp(r->path, "/ws") != 0) {
+        answer_text(c, (int)c->app->answer_status, "as told\n");
+        return;
+    }
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         if (strcmp(r->path, paths[i].path) == 0) {
             paths[i].handle(c, r);

@@ -14,6 +14,7 @@
     X(HEALTH_STATUS, health_status, 200)                                                           \
     X(HEALTH_AFTER_MS, health_after_ms, 0)       /* /health is 503 before this */                  \
     X(UNHEALTHY_AFTER_MS, unhealthy_after_ms, 0) /* ... and after this; 0: never */                \
+    X(ANSWER_STATUS, answer_status, 0)           /* of all but /health and /ws; 0: as usual */     \
     X(CLOSE_DELAY_MS, close_delay_ms,                                                              \
       0) /* keep a connection open so long after its last answer */                                \
     X(START_DELAY_MS, start_delay_ms, 0) /* before listening */                                    \

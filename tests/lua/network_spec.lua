@@ -76,6 +76,17 @@ describe("the rules", function()
     end
   end)
 
+  it("share them by weight where there are some", function()
+    local service = model { "10.1.1.1:1", "10.1.1.2:1", "10.1.2.1:1" }.services[1]
+    service.weights = { ["10.1.1.1:1"] = 47.5, ["10.1.1.2:1"] = 47.5, ["10.1.2.1:1"] = 5 }
+    local text = rules.service(l, 1, service)
+    for _, part in ipairs { "--probability 0.47500000000 -j DNAT --to-destination 10.1.1.1:1",
+      "--probability 0.90476190476 -j DNAT --to-destination 10.1.1.2:1", -- of what the first has left
+      "-p tcp -j DNAT --to-destination 10.1.2.1:1\n" } do
+      assert.truthy(text:find(part, 1, true), part)
+    end
+  end)
+
   it("can't be ended early by a name", function()
     for line in rules.render(l, model {}):gmatch("[^\n]+") do
       assert.truthy(line:find("^[%*:%-C]"), line)

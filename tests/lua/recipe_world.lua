@@ -11,6 +11,7 @@
 -- release 3. The third argument answers an effect otherwise: a value, or a function of its
 -- arguments. The result:
 --   asked    names of the effects, in order           of(name)   arguments of the first such effect
+--   all(name)  a list of the arguments of all such effects
 --   state    "done", or "failed" with `error`         result     what the recipe returned
 --   pivot    the effect that was the point of no return, once it had succeeded
 --   undone   what a rollback does then, newest first, in a person's words; {} after the pivot
@@ -23,7 +24,8 @@ local M = {}
 
 local function release(n, state)
   return { app = "shop", release = n, state = state, image = "shop:v" .. n, id = "sha256:" .. n,
-    instances = { { name = "shop-" .. n .. "-1", address = "10.0.0." .. n, process = "web", index = 1 } } }
+    instances = { { name = "shop-" .. n .. "-1", address = "10.0.0." .. n, process = "web", index = 1 } },
+    replicas = 1 }
 end
 M.release = release
 
@@ -33,6 +35,9 @@ local usual = {
   ["app.release"] = function(_, n) return release(n or 1, n == 2 and "live" or "kept") end,
   ["app.start"] = release(3, "created"),
   ["app.prepare"] = { exit_code = 0 },
+  ["app.shift"] = function(_, handle, options)
+    return { release = handle.release, before = 2, instances = options.instances, weight = options.weight }
+  end,
   ["app.grow"] = function(handle, process)
     handle.process, handle.before = process, 1
     return handle
@@ -112,6 +117,13 @@ function M.run(name, params, answers)
     header = run.header, state = run.result.type, error = run.result.error }
   for i, e in ipairs(run.effects) do told.asked[i] = e.name end
   told.undone = told.state == "failed" and not pivot and undos(answered) or {}
+  function told.all(effect)
+    local list = {}
+    for _, e in ipairs(run.effects) do
+      if e.name == effect then list[#list + 1] = { effects.unpack { args = e.args } } end
+    end
+    return list
+  end
   function told.of(effect)
     for _, e in ipairs(run.effects) do
       if e.name == effect then return effects.unpack { args = e.args } end

@@ -90,13 +90,17 @@ end
 function Network:switch_all(wanted)
   task.sleep(1)
   for _, w in ipairs(wanted) do
-    if #w.targets > 0 or self:find_service(w.key) then self:service(w.key).targets = w.targets end
+    if #w.targets > 0 or self:find_service(w.key) then
+      local s = self:service(w.key)
+      s.targets, s.weights = w.targets, w.weights
+    end
   end
 end
 
 function Network:targets(key)
   local s = self:find_service(key)
-  return s and s.targets or {}
+  if not s then return {} end
+  return s.targets, s.weights
 end
 
 function Network:services_of(app)
@@ -131,7 +135,7 @@ function World.new()
     wait = function() end }
   d.runs = { conflict = function() end, live = {} }
   for name, module in pairs { apps = "app", releases = "release", instances = "instances",
-    traffic = "traffic", drain = "drain", guard = "guard", watch = "watch", queue = "queue" } do
+    traffic = "traffic", shift = "shift", drain = "drain", guard = "guard", watch = "watch", queue = "queue" } do
     d[name] = require("nd.service." .. module).new(d)
   end
   return self

@@ -1,5 +1,6 @@
 -- Effects on an app's releases. A release is handed to the recipe as
 --   {app, release = number, state, image, id, instances = {{name, address, process, index}},
+--    replicas = the most that a process of it has once it has all,
 --    one_writer = true where a volume of it allows no second container}
 -- and named by its number from then on. app.resume, app.deactivate and app.offline are undos only.
 
@@ -85,7 +86,10 @@ M["app.prepare"] = {
 M["app.start"] = {
   version = 1, class = "act", capability = "app", commits = true,
   args = { app_arg, { "image", "image" }, { "options", "table", "optional" } },
-  label = function(app, image) return ("start %s from %s"):format(app, image.image or image.id) end,
+  label = function(app, image, options)
+    local some = options and options.instances and (", %d of each process at first"):format(options.instances)
+    return ("start %s from %s%s"):format(app, image.image or image.id, some or "")
+  end,
   act = function(ctx, _, image, options) return releases(ctx):start(ctx, image, options or {}) end,
   observe = function(ctx) return releases(ctx):started(ctx) end,
   clean = function(ctx)
@@ -103,7 +107,7 @@ M["app.start"] = {
       image_id = image.id, config = json.encode(spec) }
     table.insert(ctx.made, release)
     return { app = ctx.app.name, release = release.number, state = "created", image = image.image, id = image.id,
-      instances = json.array {} }
+      instances = json.array {}, replicas = releases(ctx).replicas_of(spec) }
   end,
 }
 

@@ -27,7 +27,7 @@ local capability = require "nd.effect.capability"
 
 local M = { rows = {} }
 
-local families = { "app", "approval", "scale", "docker", "health", "http", "task", "time" }
+local families = { "app", "approval", "scale", "shift", "docker", "health", "http", "task", "time" }
 for _, family in ipairs(families) do
   for name, row in pairs(require("nd.effect." .. family)) do
     row.name = name

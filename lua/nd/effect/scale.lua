@@ -1,4 +1,4 @@
--- Effects that change how many instances of a process the live release has.
+-- Effects that change how many instances of a process a release has.
 
 local json = require "json"
 
@@ -8,21 +8,26 @@ local args = { { "release", "release" }, { "process", "text" }, { "replicas", "n
 
 local M = {}
 
--- Starts what is missing to that many instances, without traffic. Its undo removes them.
+-- Starts what is missing to that many instances, without traffic. Its undo removes them. Without a
+-- process: those of a release that was started with some of them, whose undo removes it as a whole.
 M["app.grow"] = {
-  version = 1, class = "act", capability = "app", args = args,
-  label = function(_, process, count) return ("start what %s lacks to %d instances"):format(process, count) end,
+  version = 1, class = "act", capability = "app",
+  args = { args[1], { "process", "text", "optional" }, args[3] },
+  label = function(release, process, count)
+    return ("start what %s lacks to %d instances"):format(process or "release " .. release.release, count)
+  end,
   act = function(ctx, handle, process, count)
+    if not process then return ctx.d.scale:fill(ctx, release_of(ctx, handle), count) end
     return ctx.d.scale:grow(ctx, release_of(ctx, handle), process, count)
   end,
   clean = function(ctx, handle) ctx.d.instances:shrink(release_of(ctx, handle)) end,
   undo = function(_, result)
-    if #result.instances == 0 then return nil end
+    if #result.instances == 0 or not result.process then return nil end
     return { effect = "app.trim", args = { { release = result.release }, result.process, { drain = 0 } },
       label = ("remove the new instances of %s"):format(result.process) }
   end,
   plan = function(ctx, handle, process, count)
-    ctx.d.scale:config(ctx.app, release_of(ctx, handle), process, count)
+    if process then ctx.d.scale:config(ctx.app, release_of(ctx, handle), process, count) end
     handle.instances = json.array {}
     return handle
   end,

@@ -27,7 +27,8 @@ return {
   { "app.retire", 1, "act", { "release?", { "options?", retire_options } } },
   { "app.stop", 1, "act", { "release?", { "options?", stop_options } } },
   { "app.remove", 1, "act", { "release" } },
-  { "app.grow", 1, "act", { "release", "process", "replicas" } },
+  { "app.shift", 1, "act", { "app", "release", { "options", { drain = "duration" } } } },
+  { "app.grow", 1, "act", { "release", "process?", "replicas" } },
   { "app.scale", 1, "act", { "release", "process", "replicas" } },
   { "app.trim", 1, "act", { "release", "process", { "options?", stop_options } } },
   -- images

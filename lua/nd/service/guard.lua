@@ -90,10 +90,11 @@ function Guard:failed(app, release, w, why)
   d.store:post { { "UPDATE release SET was_healthy = 0 WHERE id = ?", release.id } }
 end
 
--- At start: every app with a live release that nobody has stopped.
+-- At start: every app with a live release that nobody has stopped, in whole or in part.
 function Guard:resume()
   for _, app in ipairs(self.d.store:all [[SELECT app.* FROM app JOIN release ON release.id = app.live
-    WHERE stopped = 0 AND release.state = 'live']]) do
+    WHERE stopped = 0 AND release.state = 'live'
+    AND NOT EXISTS (SELECT 1 FROM shift WHERE shift.app = app.id AND instances IS NOT NULL)]]) do
     self:watch(app, self.d.releases:by_id(app.live))
   end
 end

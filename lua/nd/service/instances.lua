@@ -52,8 +52,8 @@ function Instances:settings(app, config, name)
 end
 
 -- Side by side, since each asks somebody else: the image, the network, and an address for each
--- instance to come. -> image, net, {{name, address, process, position}}
-function Instances:prepare(app, release, config)
+-- instance to come, at most so many of a process. -> image, net, {{name, address, process, position}}
+function Instances:prepare(app, release, config, most)
   local d, key = self.d, Apps.net(app)
   local image, net, list
   tasks.all("prepare", {
@@ -63,7 +63,7 @@ function Instances:prepare(app, release, config)
       local used = self:addresses(app)
       list = {}
       for _, process in ipairs(Process.list(config, Process.LONG)) do
-        for position = 1, process.replicas do
+        for position = 1, math.min(process.replicas, most or process.replicas) do
           local address = d.network:container_address(key, used)
           used[#used + 1] = address
           list[#list + 1] = { name = container.name(d, app, release.number, process.name, position),
@@ -127,21 +127,21 @@ function Instances:shrink(release)
   if #rows > 0 then self:remove(release, 0, rows) end
 end
 
--- Starts what a process of the live release lacks to `count` instances; they are `waiting`, without
--- traffic. Returns their rows.
-function Instances:grow(app, release, name, count, key)
+-- Starts what a release lacks to so many instances of its processes ({[name] = count}); they are
+-- `waiting`, without traffic. Returns their rows.
+function Instances:grow(app, release, counts, key)
   local d, net_key = self.d, Apps.net(app)
   self:shrink(release) -- what a crash has left
   local there, used, list = {}, self:addresses(app), {}
-  for _, row in ipairs(d.releases:instances(release)) do
-    if row.process == name then there[row.position] = true end
-  end
-  for position = 1, count do
-    if not there[position] then
-      local address = d.network:container_address(net_key, used)
-      used[#used + 1] = address
-      list[#list + 1] = { name = container.name(d, app, release.number, name, position),
-        address = address, process = name, position = position }
+  for _, row in ipairs(d.releases:instances(release)) do there[row.name] = true end
+  for process, count in pairs(counts) do
+    for position = 1, count do
+      local name = container.name(d, app, release.number, process, position)
+      if not there[name] then
+        local address = d.network:container_address(net_key, used)
+        used[#used + 1] = address
+        list[#list + 1] = { name = name, address = address, process = process, position = position }
+      end
     end
   end
   if #list == 0 then return list end
@@ -223,11 +223,11 @@ function Instances:remove(release, grace_ms, rows)
   end)
 end
 
--- Starts the stopped containers of a release; makes anew those that are gone or broken. It counts as
--- no restart of theirs.
-function Instances:wake(app, release, wanted)
+-- Starts the stopped containers of a release (all, or those of `rows`); makes anew those that are gone
+-- or broken. It counts as no restart of theirs.
+function Instances:wake(app, release, wanted, rows)
   local d = self.d
-  tasks.each("wake", d.releases:instances(release), function(row)
+  tasks.each("wake", rows or d.releases:instances(release), function(row)
     local _ <close> = self.turns:hold(row.id)
     row = self:now(row)
     if not row or wanted and not wanted() then return end

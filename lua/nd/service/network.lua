@@ -17,13 +17,14 @@
 --   net:find_service(key) -> the same, or nil where it has none
 --   net:switch(key, {"ip:port", ...})   parks; these instances get new connections, {}: rejected;
 --       allocates the service address where there is none yet
---   net:switch_all{{key=, targets=, published=}, ...}   parks; the same for several at once, or for
---       none; published={{port=, from={cidr}}, ...} are ports of the host that lead there (see
+--   net:switch_all{{key=, targets=, weights=, published=}, ...}   parks; the same for several at once,
+--       or for none; weights={[target]=number}: whose share is how large, left out: all the same;
+--       published={{port=, from={cidr}}, ...} are ports of the host that lead there (see
 --       network_publish.lua), left out: as they were
 --   net:hold(app, on)          parks; new connections to the app's services wait (their SYN is
 --       dropped, and sent again by the caller) or go on; ends with the daemon
 --   net:services_of(app) -> {key, ...}      the services an app has
---   net:targets(key) -> {"ip:port", ...}      net:remove(key)   parks; the address rests 120 s
+--   net:targets(key) -> {"ip:port", ...}, weights   net:remove(key)   parks; the address rests 120 s
 --   net:ensure_bridge(app) -> {network=, bridge=, subnet=, gateway=, index=}   parks; idempotent;
 --       app = {project=, environment=, app=}; makes the Docker network where it is missing
 --   net:remove_bridge(app)     parks; the Docker network must be without containers
@@ -92,7 +93,8 @@ function network.new(o)
     docker = o.docker,
     store = o.store,
     on_event = o.on_event or function() end,
-    services = {},   -- key -> {index, address, port, proto, comment, targets, published?, held?, freed_at?}
+    services = {},   -- key -> {index, address, port, proto, comment, targets, weights?, published?, held?,
+                     -- freed_at?}
     bridges = {},    -- key -> {index, bridge, subnet, gateway, network, group, freed_at?}
     sysctls = {},    -- name -> the value before ours, for down()
     last_used = {},  -- container address -> wall ms when it was last given out or freed
@@ -299,7 +301,7 @@ function Network:service(key)
         s = { index = n, address = address.service(self.layout, n), port = key.port or 80,
           proto = key.proto or "tcp", comment = name, targets = {} }
       end
-      s.freed_at, s.targets, s.published, s.held = nil, {}, nil, nil
+      s.freed_at, s.targets, s.weights, s.published, s.held = nil, {}, nil, nil, nil
       state.keep(self, "service", name, s)
       self.services[name] = s
       apply(self, rules.add(self.layout, s.index, s))
@@ -311,7 +313,8 @@ end
 
 function Network:targets(key)
   local s = self.services[service_key(key)]
-  return s and not s.freed_at and table.move(s.targets, 1, #s.targets, 1, {}) or {}
+  if not s or s.freed_at then return {} end
+  return table.move(s.targets, 1, #s.targets, 1, {}), s.weights
 end
 
 -- Each target once, in a fixed order.
@@ -341,7 +344,7 @@ function Network:switch_all(wanted)
       self:service(w.key)
       local name = service_key(w.key)
       changes[#changes + 1] = { name = name, service = self.services[name], targets = list,
-        published = w.published }
+        weights = w.weights, published = w.published }
     end
   end
   if #changes == 0 then return end
@@ -351,7 +354,7 @@ function Network:switch_all(wanted)
       local s = c.service
       services[i] = s
       c.before, s.targets = s.targets, c.targets
-      c.had = s.published
+      c.had, c.weighed, s.weights = s.published, s.weights, c.weights
       if c.published and not publish.same(s.published, c.published) then
         s.published = #c.published > 0 and c.published or nil
         ports[#ports + 1] = c
@@ -362,7 +365,9 @@ function Network:switch_all(wanted)
       apply(self, rules.switch(self.layout, services))
     end)
     if not ok then
-      for _, c in ipairs(changes) do c.service.targets, c.service.published = c.before, c.had end
+      for _, c in ipairs(changes) do
+        c.service.targets, c.service.weights, c.service.published = c.before, c.weighed, c.had
+      end
       error(err, 0)
     end
     for _, c in ipairs(ports) do state.keep(self, "service", c.name, c.service) end
@@ -419,7 +424,7 @@ function Network:remove(key)
   if not s or s.freed_at then return end
   locked(self, function()
     local ok = pcall(apply, self, rules.remove(self.layout, s.index, s))
-    s.freed_at, s.targets, s.published, s.held = clock.now(), {}, nil, nil
+    s.freed_at, s.targets, s.weights, s.published, s.held = clock.now(), {}, nil, nil, nil
     state.keep(self, "service", name, s)
     if not ok then mend(self) end -- the rules weren't as we left them
     changed(self)

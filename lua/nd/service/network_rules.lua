@@ -17,8 +17,8 @@
 -- A packet whose destination is still a service address when it gets to `filter` was claimed by no
 -- service chain: it is rejected, in OUTPUT for the host's own callers, in FORWARD for containers.
 --
--- A model is {services={[n]={address=,port=,proto=,targets={"ip:port"},comment=,
---             published={{port=,from={cidr}}}|nil, held=}},
+-- A model is {services={[n]={address=,port=,proto=,targets={"ip:port"},weights={[target]=number}|nil,
+--             comment=,published={{port=,from={cidr}}}|nil, held=}},
 --             bridges={[n]={bridge=,subnet=,group=}}} with n the index of address or bridge.
 -- Pure functions; nothing here waits.
 
@@ -82,12 +82,15 @@ function rules.service(layout, n, s)
   local chain = rules.chain_of(layout, n)
   local out = { ":" .. chain .. " - [0:0]" }
   local targets = s.held and {} or s.targets
-  local count = #targets
+  local function weight(target) return s.weights and s.weights[target] or 1 end
+  local left = 0
+  for _, target in ipairs(targets) do left = left + weight(target) end
   for i, target in ipairs(targets) do
     local chance = ""
-    if i < count then -- the i-th rule sees what the ones before it left
-      chance = string.format(" -m statistic --mode random --probability %.11f", 1 / (count - i + 1))
+    if i < #targets then -- the i-th rule sees what the ones before it left
+      chance = string.format(" -m statistic --mode random --probability %.11f", weight(target) / left)
     end
+    left = left - weight(target)
     out[#out + 1] = string.format("-A %s -p %s%s -j DNAT --to-destination %s", chain, s.proto,
       chance, target)
   end

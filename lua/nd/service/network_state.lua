@@ -72,7 +72,7 @@ function M.keep(net, kind, key, row)
   if not net.store then return end
   local copy = row and {} or nil
   for k, v in pairs(row or {}) do
-    if k ~= "targets" and k ~= "held" then copy[k] = v end
+    if k ~= "targets" and k ~= "weights" and k ~= "held" then copy[k] = v end
   end
   net.store:put(kind, key, copy)
 end
@@ -95,7 +95,7 @@ function M.load(net)
       if not net.store then
         map[key] = row
       elseif map[key] and map[key].index == row.index then
-        map[key].targets = row.targets
+        map[key].targets, map[key].weights = row.targets, row.weights
       end
     end
     for _, row in pairs(map) do

@@ -71,15 +71,23 @@ local function exclusive(config)
   end
 end
 
+-- The most instances that a process of it has, once it has all.
+local function replicas_of(config)
+  local most = 0
+  for _, process in ipairs(Process.list(config, Process.LONG)) do most = math.max(most, process.replicas) end
+  return most
+end
+Releases.replicas_of = replicas_of
+
 -- What a recipe gets to see of a release.
 function Releases:handle(app, release)
   local list = json.array {}
   for i, row in ipairs(self:instances(release)) do
     list[i] = { name = row.name, address = row.address, process = row.process, index = row.position }
   end
+  local config = json.decode(release.config)
   return { app = app.name, release = release.number, state = release.state, image = release.image,
-    id = release.image_id, instances = list,
-    one_writer = exclusive(json.decode(release.config)) }
+    id = release.image_id, instances = list, replicas = replicas_of(config), one_writer = exclusive(config) }
 end
 
 function Releases:changed(app, release, state)
@@ -155,7 +163,7 @@ function Releases:start(ctx, image, options)
   local release = { key = ctx.key, number = known and known.number or self:next_number(app),
     image = image.image or image.id, image_id = image.id, config = json.encode(spec),
     run = ctx.run.row.id }
-  local found, net, list = d.instances:prepare(app, release, spec)
+  local found, net, list = d.instances:prepare(app, release, spec, options.instances)
   d.instances:record(release, list, { {
     [[INSERT INTO release (app, number, state, image, image_id, config, run, key, created_at)
       VALUES (?, ?, 'created', ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET state = 'created']],
@@ -229,18 +237,25 @@ local function whole(self, release)
   return #self:instances(release) >= count
 end
 
--- Raises unhealthy where an instance has ended since it was healthy: nobody is to be sent there.
-function Releases:check_runs(app, release)
-  if self:live(app) and self:live(app).id == release.id then return end
+-- Raises unhealthy where an instance has ended since it was healthy: nobody is to be sent there. Those
+-- that waited for traffic may have it from now on.
+function Releases:check_instances(app, release)
   for _, row in ipairs(self:instances(release)) do
     local found = row.state ~= "running" and self.d.docker:inspect(row.container or row.name)
-    if found and found.State.Running then -- a late word of its last death
-      self.d.store:commit { { "UPDATE instance SET state = 'running' WHERE id = ? AND state = 'exited'", row.id } }
+    if found and found.State.Running then -- or a late word of its last death
+      self.d.store:commit { {
+        "UPDATE instance SET state = 'running' WHERE id = ? AND state IN ('waiting', 'exited')", row.id } }
     elseif row.state ~= "running" then
       err.raise("unhealthy", ("release %d is not healthy: its instance %s has ended"):format(release.number, row.name),
         ("see its last lines: `ndctl logs %s`; the old version was not touched"):format(app.name))
     end
   end
+end
+
+-- The same, and it has all it is to have.
+function Releases:check_runs(app, release)
+  if self:live(app) and self:live(app).id == release.id then return end
+  self:check_instances(app, release)
   if not whole(self, release) then
     err.raise("unhealthy", ("release %d doesn't have all its instances"):format(release.number), "start it first")
   end
@@ -273,6 +288,10 @@ end
 function Releases:tidy(app, run)
   local ok, e = pcall(function()
     self.d.store:commit {} -- a switch may have been the last thing, and is posted
+    if not self.d.store:get([[SELECT 1 AS one FROM run WHERE app = ? AND id IS NOT ?
+      AND state IN ('running', 'sleeping', 'rolling_back')]], app.id, run or db.null) then
+      self.d.shift:back(app)
+    end
     for _, release in ipairs(self.d.store:all([[SELECT release.* FROM release JOIN app ON app.id = release.app
       WHERE app.id = ? AND release.id IS NOT app.live AND release.state IN ('created', 'healthy', 'draining', 'kept')
       AND NOT EXISTS (SELECT 1 FROM run WHERE run.app = app.id AND run.id IS NOT ?

@@ -15,6 +15,8 @@ local M = {}
 
 local strategies = { ["blue-green"] = "bluegreen", blue_green = "bluegreen" }
 
+local beside = { bluegreen = true, rolling = true } -- those that run two versions at once
+
 -- A volume has one writer unless it says `shared`.
 function M.strategy(body, spec)
   local name = strategies[body.strategy] or body.strategy
@@ -22,8 +24,8 @@ function M.strategy(body, spec)
   for _, volume in ipairs(Process.one_writer(spec)) do
     if volume.long then exclusive = exclusive or volume.name end
   end
-  if exclusive and name == "bluegreen" then
-    err.raise("bad_request", ("the volume '%s' has one writer, and bluegreen would run two"):format(exclusive),
+  if exclusive and beside[name] then
+    err.raise("bad_request", ("the volume '%s' has one writer, and %s would run two"):format(exclusive, name),
       "deploy with --strategy recreate, or mark the volume `shared = true` if the app can share it")
   end
   return name or exclusive and "recreate" or "bluegreen"

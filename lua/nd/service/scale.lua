@@ -45,16 +45,32 @@ function Scale:check_live(app, release)
     "`ndctl status " .. app.name .. "`")
 end
 
+-- The release with its new instances, which have no traffic yet.
+local function grow(self, ctx, release, counts)
+  local handle = self.d.releases:handle(ctx.app, release)
+  handle.instances, handle.grown = json.array {}, true
+  for i, row in ipairs(self.d.instances:grow(ctx.app, release, counts, ctx.key)) do
+    handle.instances[i] = { name = row.name, address = row.address, process = row.process, index = row.position }
+  end
+  return handle
+end
+
 function Scale:grow(ctx, release, name, count)
   self:check_live(ctx.app, release)
   local _, before = self:config(ctx.app, release, name, count)
-  local handle = self.d.releases:handle(ctx.app, release)
-  handle.instances = json.array {}
-  for i, row in ipairs(self.d.instances:grow(ctx.app, release, name, count, ctx.key)) do
-    handle.instances[i] = { name = row.name, address = row.address, process = row.process, index = row.position }
-  end
-  handle.grown, handle.process, handle.before = true, name, before
+  local handle = grow(self, ctx, release, { [name] = count })
+  handle.process, handle.before = name, before
   return handle
+end
+
+-- What a release that was started with a part of its instances lacks to so many of each process.
+function Scale:fill(ctx, release, count)
+  self.d.releases:check_not_live(ctx.app, release)
+  local counts = {}
+  for _, process in ipairs(Process.list(json.decode(release.config), Process.LONG)) do
+    counts[process.name] = math.min(count, process.replicas)
+  end
+  return grow(self, ctx, release, counts)
 end
 
 -- The instances that wait for traffic.

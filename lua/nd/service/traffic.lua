@@ -2,7 +2,7 @@
 --
 -- The services of a release are switched together or not at all. What a switch records is the
 -- app's live release; the rules follow the database at a start, and whenever an instance comes
--- or goes (`retarget`).
+-- or goes (`retarget`). An app may be between two releases (shift.lua): both get traffic then.
 
 local clock = require "clock"
 local json = require "json"
@@ -10,6 +10,7 @@ local log = require "log"
 local tasks = require "nd.tasks"
 local Apps = require "nd.service.app"
 local Process = require "nd.service.process"
+local Shift = require "nd.service.shift"
 
 local Traffic = {}
 Traffic.__index = Traffic
@@ -18,11 +19,12 @@ function Traffic.new(d)
   return setmetatable({ d = d, deciding = tasks.lock() }, Traffic)
 end
 
--- An instance beyond the process's replicas is on its way out.
-local function targets_of(service, rows)
+-- An instance beyond the process's replicas is on its way out. `leave_out(row)`: no traffic for it.
+local function targets_of(service, rows, leave_out)
   local targets = {}
   for _, row in ipairs(rows) do
-    if row.state == "running" and row.process == service.process and row.position <= service.replicas then
+    if row.state == "running" and row.process == service.process and row.position <= service.replicas
+      and not (leave_out and leave_out(row)) then
       targets[#targets + 1] = row.address .. ":" .. service.target
     end
   end
@@ -30,20 +32,50 @@ local function targets_of(service, rows)
   return targets
 end
 
+local function services_of(config)
+  local list = Process.services(config)
+  return table.move(Process.ports(config), 1, #Process.ports(config), #list + 1, list)
+end
+
+local function key_of(app, service)
+  return Apps.service(app, service.name or service.process, service.port, service.proto)
+end
+
 local function name_of(key) return ("%s:%d/%s"):format(key.process, key.port, key.proto or "tcp") end
 
--- What every service of the app is to have while `release` serves; nil: nothing does.
-local function wanted(self, app, release)
+-- What a service of the live release has during a shift: targets of both, and the share of each where
+-- it goes by weight. What has nothing in one of them goes to the other alone.
+local function mixed(app, service, rows, shift)
+  local old = targets_of(service, rows, function(row) return Shift.replaced(shift, row) end)
+  local new = {}
+  for _, other in ipairs(services_of(shift.config)) do
+    if name_of(key_of(app, other)) == name_of(key_of(app, service)) then
+      new = targets_of(other, shift.instances, function(row) return shift.count and row.position > shift.count end)
+    end
+  end
+  local weights = shift.weight and #old > 0 and #new > 0 and {} or nil
+  for _, target in ipairs(weights and old or {}) do weights[target] = (100 - shift.weight) / #old end
+  for _, target in ipairs(weights and new or {}) do weights[target] = shift.weight / #new end
+  table.move(new, 1, #new, #old + 1, old)
+  table.sort(old)
+  return old, weights
+end
+
+-- What every service of the app is to have while `release` serves; nil: nothing does. `shift`: it
+-- shares the traffic.
+local function wanted(self, app, release, shift)
   local list, named = {}, {}
   local rows = release and self.d.releases:instances(release) or {}
-  local config = release and json.decode(release.config)
-  local function add(service)
-    local key = Apps.service(app, service.name or service.process, service.port, service.proto)
-    named[name_of(key)] = true
-    list[#list + 1] = { key = key, targets = targets_of(service, rows), published = service.published }
+  for _, service in ipairs(release and services_of(json.decode(release.config)) or {}) do
+    local w = { key = key_of(app, service), published = service.published }
+    if shift then
+      w.targets, w.weights = mixed(app, service, rows, shift)
+    else
+      w.targets = targets_of(service, rows)
+    end
+    named[name_of(w.key)] = true
+    list[#list + 1] = w
   end
-  for _, service in ipairs(config and Process.services(config) or {}) do add(service) end
-  for _, service in ipairs(config and Process.ports(config) or {}) do add(service) end
   for _, key in ipairs(self.d.network:services_of(Apps.net(app))) do
     if not named[name_of(key)] then
       list[#list + 1] = { key = key, targets = {}, published = release and {} or nil }
@@ -74,6 +106,7 @@ local function switch(self, app, release)
   local now = clock.now()
   local statements = {
     { "UPDATE app SET live = ?, stopped = 0, updated_at = ? WHERE id = ?", release.id, now, app.id },
+    { "DELETE FROM shift WHERE app = ?", app.id },
     { "UPDATE release SET state = 'live', live_at = ?, drain_until = NULL, keep_until = NULL WHERE id = ?",
       now, release.id },
     d.releases:changed(app, release, "live"),
@@ -120,7 +153,7 @@ local function put_back(self, app)
   local live = self.d.releases:live(app)
   self.d.apps:set_routes(app, live and json.decode(live.config).routes or {})
   local stopped = self.d.apps:by_id(app.id).stopped == 1
-  self.d.network:switch_all(wanted(self, app, not stopped and live or nil))
+  self.d.network:switch_all(wanted(self, app, not stopped and live or nil, self.d.shift:of(app)))
 end
 
 -- After a switch that failed or was interrupted: traffic and host names are those of what is live.
@@ -133,7 +166,11 @@ function Traffic:silence(app) return deciding(self, app, silence) end
 
 local function differs(self, list)
   for _, w in ipairs(list) do
-    if table.concat(w.targets, " ") ~= table.concat(self.d.network:targets(w.key), " ") then return true end
+    local targets, weights = self.d.network:targets(w.key)
+    if table.concat(w.targets, " ") ~= table.concat(targets, " ") then return true end
+    for _, target in ipairs(targets) do
+      if (weights and weights[target]) ~= (w.weights and w.weights[target]) then return true end
+    end
   end
 end
 
@@ -142,18 +179,20 @@ local function retarget(self, app)
   app = self.d.apps:by_id(app.id)
   local live = app and app.live and self.d.releases:by_id(app.live)
   if not live or app.stopped == 1 then return end
-  local list = wanted(self, app, live)
+  local list = wanted(self, app, live, self.d.shift:of(app))
   if differs(self, list) then self.d.network:switch_all(list) end
 end
 
--- Sends the services' traffic to those instances of the live release that run.
+-- Sends the services' traffic to those instances that are to have it and run.
 function Traffic:retarget(app) return deciding(self, app, retarget) end
 
 -- At start: the database says what is live; the rules may be one switch behind or ahead.
 function Traffic:retarget_all()
   for _, app in ipairs(self.d.store:all("SELECT * FROM app WHERE live IS NOT NULL AND stopped = 0")) do
     local ok, e = pcall(function()
-      if differs(self, wanted(self, app, self.d.releases:live(app))) then self:retarget(app) end
+      if differs(self, wanted(self, app, self.d.releases:live(app), self.d.shift:of(app))) then
+        self:retarget(app)
+      end
     end)
     if not ok then log.warn(("can't send the traffic of %s to its release: %s"):format(app.name, tostring(e))) end
   end

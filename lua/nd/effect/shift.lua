@@ -1,0 +1,40 @@
+-- Effects on an app that is between two releases. app.unshift is an undo only.
+
+local function text_of(number) return ("%g"):format(number) end
+
+local function label(_, release, options)
+  if options.weight then
+    return ("send %s %% of the traffic to release %d"):format(text_of(options.weight), release.release)
+  end
+  return ("let %s of release %d take the place of as many old ones"):format(
+    options.instances == 1 and "1 instance" or ("%d instances"):format(options.instances or 0), release.release)
+end
+
+return {
+  -- Raising, it has given all traffic back to the live release.
+  ["app.shift"] = {
+    version = 1, class = "act", capability = "app",
+    args = { { "app", "app" }, { "release", "release" }, { "options", "table" } },
+    label = label,
+    act = function(ctx, _, handle, options)
+      return ctx.d.shift:set(ctx.app, ctx.d.releases:get(ctx.app, handle.release), options)
+    end,
+    clean = function(ctx) ctx.d.shift:back(ctx.app) end,
+    undo = function(args, result)
+      return { effect = "app.unshift", args = { args[1] },
+        label = ("give all traffic back to release %d"):format(result.before) }
+    end,
+    plan = function(ctx, _, handle, options)
+      local live = ctx.d.releases:live(ctx.app)
+      return { release = handle.release, before = live and live.number or 0, instances = options.instances,
+        weight = options.weight }
+    end,
+  },
+
+  ["app.unshift"] = {
+    version = 1, class = "act", capability = "app", args = { { "app", "app" } },
+    label = function(app) return "give all traffic of " .. app .. " back to its live release" end,
+    act = function(ctx) ctx.d.shift:back(ctx.app) end,
+    plan = function() end,
+  },
+}

@@ -1,0 +1,128 @@
+-- An app between two releases: the live one, and the next, which a run gives traffic bit by bit.
+--
+-- How far it is, is a row of table `shift`, and traffic.lua makes the rules from it, so it holds through
+-- restarts of the daemon. By instances: so many of each process of the next release have taken the place
+-- of as many of the live one's, which were drained and stopped. By weight: so many percent of the traffic
+-- go to the next. It ends with the switch, or with everything back at the live release.
+--
+--   shift:of(app) -> {release, config, instances = rows, count | weight} | nil
+--   shift.replaced(shift, row)         whether this instance of the live release has its successor
+--   shift:set(app, release, {instances = n, drain = ms} | {weight = percent}) -> what it has become
+--                                      parks; may be done again after a crash
+--   shift:back(app)                    parks; idempotent
+
+local clock = require "clock"
+local db = require "db"
+local json = require "json"
+local err = require "nd.error"
+local Process = require "nd.service.process"
+
+local DRAIN_MS = 30 * 1000
+
+local Shift = {}
+Shift.__index = Shift
+
+function Shift.new(d) return setmetatable({ d = d }, Shift) end
+
+function Shift:of(app)
+  local row = self.d.store:get("SELECT * FROM shift WHERE app = ?", app.id)
+  local release = row and self.d.releases:by_id(row.release)
+  if not release then return nil end
+  return { release = release, config = json.decode(release.config), count = row.instances, weight = row.weight,
+    instances = self.d.releases:instances(release) }
+end
+
+function Shift.replaced(shift, row)
+  local process = shift.count and row.position <= shift.count and Process.of(shift.config, row.process)
+  return process and Process.LONG[process.kind] or false
+end
+
+-- What takes an instance's place has to be there.
+local function check_there(self, release, count)
+  local there = {}
+  for _, row in ipairs(self.d.releases:instances(release)) do there[row.process .. row.position] = true end
+  for _, process in ipairs(Process.list(json.decode(release.config), Process.LONG)) do
+    for position = 1, math.min(count, process.replicas) do
+      if not there[process.name .. position] then
+        err.raise("unhealthy", ("release %d has no %s %d as yet"):format(release.number, process.name, position),
+          "app.grow starts it")
+      end
+    end
+  end
+end
+
+local function check(self, app, release, options)
+  local count, weight = options.instances, options.weight
+  if (count == nil) == (weight == nil) or count and (math.type(count) ~= "integer" or count < 1)
+    or weight and (type(weight) ~= "number" or weight <= 0 or weight >= 100) then
+    err.raise("bad_argument", "app.shift takes { instances = 1 or more } or { weight = percent above 0, below 100 }")
+  end
+  local live = self.d.releases:live(app)
+  if not live then
+    err.raise("app_not_live", ("nothing of '%s' is live that could share its traffic"):format(app.name),
+      "app.switch sends all of it")
+  end
+  self.d.releases:check_not_live(app, release)
+  self.d.releases:check_instances(app, release)
+  check_there(self, release, count or 0)
+  return live
+end
+
+-- Drains and stops those of the live release that have their successors.
+local function stop_replaced(self, app, live, drain_ms)
+  local d, shift, rows = self.d, self:of(app), {}
+  for _, row in ipairs(d.releases:instances(live)) do
+    if row.state ~= "exited" and Shift.replaced(shift, row) then rows[#rows + 1] = row end
+  end
+  if #rows == 0 then return 0 end
+  local cut = d.drain:wait_idle(live, clock.now() + drain_ms, rows)
+  if cut > 0 then d.metrics.cuts:add(cut, app.project, app.environment, app.name) end
+  d.instances:stop(live, rows)
+  return cut
+end
+
+function Shift:set(app, release, options)
+  local d = self.d
+  local live = check(self, app, release, options)
+  d.store:commit {
+    { [[INSERT INTO shift (app, release, instances, weight) VALUES (?, ?, ?, ?) ON CONFLICT (app) DO UPDATE
+      SET release = excluded.release, instances = excluded.instances, weight = excluded.weight]],
+      app.id, release.id, options.instances or db.null, options.weight or db.null },
+    d.store:event("app.shifted", app.id, nil, { release = release.number, before = live.number,
+      instances = options.instances, weight = options.weight }),
+  }
+  if options.instances then d.guard:leave(app) end -- instances that were stopped are not ill
+  d.traffic:retarget(app)
+  local cut = options.instances and stop_replaced(self, app, live, options.drain or DRAIN_MS)
+  return { release = release.number, before = live.number, instances = options.instances, weight = options.weight,
+    cut = cut or nil }
+end
+
+-- Those of the live release that were stopped run again before they get traffic.
+local function wake(self, app, live)
+  local d, rows = self.d, {}
+  for _, row in ipairs(d.releases:instances(live)) do
+    if row.state ~= "running" then rows[#rows + 1] = row end
+  end
+  if #rows == 0 then return end
+  d.instances:wake(app, live, nil, rows)
+  local quiet = { app = app, asked_at = clock.now(), progress = function() end }
+  local ok, e = pcall(d.health.wait, d.health, quiet, live, nil, 0, rows)
+  if not ok and e.code == "cancelled" then error(e, 0) end -- else nothing better is there
+end
+
+function Shift:back(app)
+  local d, shift = self.d, self:of(app)
+  if not shift then return end
+  local live = d.releases:live(app)
+  local serves = live and d.apps:by_id(app.id).stopped == 0
+  if serves then wake(self, app, live) end
+  d.store:commit {
+    { "DELETE FROM shift WHERE app = ?", app.id },
+    d.store:event("app.shifted", app.id, nil, { release = live and live.number, before = shift.release.number }),
+  }
+  d.traffic:retarget(app)
+  if serves then d.guard:watch(app, live) end
+end
+
+return Shift
