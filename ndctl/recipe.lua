@@ -88,9 +88,9 @@ end
 
 local units = { [""] = 1, k = 1 << 10, m = 1 << 20, g = 1 << 30 }
 
-local function bytes_of(size)
+local function bytes_of(size, option)
   local number, unit = size:lower():match("^(%d+)([kmg]?)$")
-  if not number then fail.usage(("--memory takes a size such as 64m, not '%s'"):format(size)) end
+  if not number then fail.usage(("%s takes a size such as 64m, not '%s'"):format(option, size)) end
   return tonumber(number) * units[unit]
 end
 
@@ -106,7 +106,8 @@ local function run_file(ctx)
   local value = require("ndctl.lib.sandbox").run {
     name = (path:match("([^/]+)%.lua$") or path:match("[^/]+$")):gsub("[^%w_-]", "_"),
     source = fs.read(path), params = require("ndctl.lib.params").read(o.param or {}),
-    memory = bytes_of(o.memory), cpu_seconds = o.cpu, timeout_ms = text.parse_duration(o.timeout),
+    memory = bytes_of(o.memory, "--memory"), cpu_s = o.cpu, wall_ms = text.parse_duration(o.timeout),
+    effects = o.effects, log_bytes = bytes_of(o.logs, "--logs"),
     log = function(line)
       lines[#lines + 1] = line
       if not o.json then out.print(text.clean(tostring(line))) end
@@ -238,11 +239,16 @@ return {
         { "cpu", type = "int", least = 1, most = 3600, default = 10, value = "SECONDS",
           doc = "so long it may compute" },
         { "timeout", type = "duration", default = "60s", doc = "so long it may take, sleep included" },
+        { "effects", type = "int", least = 0, most = 1000000, default = 10000, value = "N",
+          doc = "so many effects it may ask for" },
+        { "logs", value = "SIZE", default = "1m", doc = "so much it may print" },
       },
       notes = {
         "No effect acts: time passes and prints are told, everything else is refused (no_daemon).",
-        "Exit status: 0 it ended well, 1 it raised an error, 2 it isn't Lua, 3 it asked for what the "
-          .. "sandbox doesn't have, 6 it ran out of time, 8 out of memory.",
+        "Exit status: 0 it ended well, 1 it raised an error, 2 it isn't Lua (recipe_syntax), 3 it asked for what "
+          .. "the sandbox doesn't have (no_daemon, sandbox_killed), 6 it took too long (recipe_timeout), 8 too much "
+          .. "memory (recipe_memory), 9 it computed for too long (recipe_cpu), 10 it asked for too much "
+          .. "(too_many_effects), 11 it printed too much (too_much_log).",
       },
       permission = "local",
       json = { type = "object", required = { "logs" }, properties = { logs = { type = "array" } } },

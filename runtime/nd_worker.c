@@ -1,20 +1,24 @@
 /*
  * nd_worker.c - the process in which one recipe runs; it can compute and use one socket.
  *
- *     nd-worker --fd N --memory BYTES --cpu SECONDS [--uid N --gid N] [--parent PID]
+ *     nd-worker --fd N --memory BYTES --cpu SECONDS [--uid N --gid N]
  *
  * Started by the daemon (script/worker.c), which holds the other end of the socket. It locks itself
- * in before it reads the first byte: every other file descriptor closed, resource limits, no new
- * privileges, no core dumps, no tracing, an unprivileged user where it was started as root, death
- * with its parent, and of all system calls the few that computing needs. Its own status says why it
- * ended (script/recipe.h); a signal says what ended it: SIGXCPU for the CPU limit, SIGSYS for any
- * other system call, SIGKILL for its owner.
+ * in before it reads the first byte: namespaces of its own (script/namespaces.h), a user of its own
+ * where it was started as root, no capabilities and no way to any, no core dumps, no tracing, death
+ * with its parent, resource limits, no file descriptor but the socket, and of all system calls the
+ * few that computing needs. Its own status says why it ended (script/recipe.h); a signal says what
+ * ended it: SIGSYS for any other system call, SIGKILL for its owner.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <jansson.h>
+#include <linux/capability.h>
+#include <malloc.h>
+#include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,28 +28,38 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "script/namespaces.h"
 #include "script/recipe.h"
 #include "script/seccomp.h"
 
 struct options {
     long fd;     /* the socket; -1: not given */
-    long memory; /* bytes of Lua */
+    long memory; /* bytes of Lua and of what it sends and gets */
     long cpu;    /* seconds */
-    long uid;    /* -1: stay who we are */
+    long uid;    /* -1: one of its own where we are root, else who we are */
     long gid;
-    long parent; /* pid; 0: whoever it is */
 };
 
-/* Beside Lua's memory: code, stacks, frames in both directions, the allocator's slack. */
-enum { OTHER_MEMORY = 256 * 1024 * 1024, OPEN_FILES = 8 };
+enum {
+    FIRST_USER = 0x6e640000, /* by process id: above what hosts and user namespaces give out */
+    NOBODY = 65534,
+    OPEN_FILES = 8,
+    OWN_BLOCKS = 256 * 1024,        /* larger ones go back to the system when they are freed */
+    OTHER_SPACE = 64 * 1024 * 1024, /* addresses for code and stack */
+    OTHER_DATA = 1024 * 1024,       /* before the recipe has any: measured 0.5 MB */
+    SLACK = 32,                     /* a 32nd of the memory for what lies between blocks */
+};
 
 static int parse_options(int argc, char **argv, struct options *o)
 {
     const struct {
         const char *name;
         long *value;
-    } known[] = {{"--fd", &o->fd},   {"--memory", &o->memory}, {"--cpu", &o->cpu},
-                 {"--uid", &o->uid}, {"--gid", &o->gid},       {"--parent", &o->parent}};
+    } known[] = {{"--fd", &o->fd},
+                 {"--memory", &o->memory},
+                 {"--cpu", &o->cpu},
+                 {"--uid", &o->uid},
+                 {"--gid", &o->gid}};
 
     for (int i = 1; i + 1 < argc; i += 2) {
         char *end = NULL;
@@ -74,42 +88,62 @@ static int limit(int resource, rlim_t soft, rlim_t hard)
     return setrlimit(resource, &wanted);
 }
 
+static void on_cpu_limit(int signal_number)
+{
+    (void)signal_number;
+    _exit(ND_WORKER_CPU);
+}
+
 static int limit_all(const struct options *o)
 {
-    if (limit(RLIMIT_CPU, (rlim_t)o->cpu, (rlim_t)o->cpu + 1) < 0 ||
-        limit(RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES) < 0 || limit(RLIMIT_FSIZE, 0, 0) < 0 ||
-        limit(RLIMIT_CORE, 0, 0) < 0)
+    /* The first process of a namespace gets no signal that it doesn't handle. */
+    if (signal(SIGXCPU, on_cpu_limit) == SIG_ERR ||
+        limit(RLIMIT_CPU, (rlim_t)o->cpu, (rlim_t)o->cpu + 1) < 0 ||
+        limit(RLIMIT_FSIZE, 0, 0) < 0 || limit(RLIMIT_CORE, 0, 0) < 0)
         return -1;
 #ifndef ND_SANITIZE /* AddressSanitizer reserves terabytes, and starts a process to find leaks */
-    rlim_t space = (rlim_t)o->memory * 2 + OTHER_MEMORY;
+    rlim_t data = (rlim_t)o->memory + (rlim_t)o->memory / SLACK + OTHER_DATA;
 
-    if (limit(RLIMIT_NPROC, 0, 0) < 0 || limit(RLIMIT_AS, space, space) < 0)
+    if (limit(RLIMIT_NOFILE, 0, 0) < 0 || limit(RLIMIT_NPROC, 0, 0) < 0 ||
+        limit(RLIMIT_DATA, data, data) < 0 ||
+        limit(RLIMIT_AS, data + OTHER_SPACE, data + OTHER_SPACE) < 0)
         return -1;
 #endif
     return 0;
 }
 
-/* Moves the socket to 3 and closes all above; 0, 1 and 2 become /dev/null where they are closed. */
+/* Moves the socket to 3 and closes all above. */
 static int keep_only(int fd)
 {
-    for (int i = 0; i < 3; i++)
-        if (fcntl(i, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
-            return -1;
     if (fd != 3 && dup2(fd, 3) < 0)
         return -1;
     return (int)syscall(SYS_close_range, 4U, ~0U, 0U);
 }
 
-static int drop_privileges(const struct options *o)
+/* A user that no other process is: by our number as the host counts, in /proc. */
+static long own_user(void)
 {
-    gid_t gid = (gid_t)o->gid;
-    uid_t uid = (uid_t)o->uid;
+    char pid[16] = "";
 
-    if (o->uid < 0 || geteuid() != 0)
-        return 0;
-    if (setgroups(0, NULL) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
+    return readlink("/proc/self", pid, sizeof pid - 1) > 0 ? FIRST_USER + atol(pid) : NOBODY;
+}
+
+static int become(uid_t uid, gid_t gid)
+{
+    return setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0 ? -1 : 0;
+}
+
+static int drop_privileges(long uid, long gid)
+{
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+
+    if (geteuid() == 0 && setgroups(0, NULL) < 0)
         return -1;
-    return 0;
+    /* A container around us may have no such user. */
+    if (geteuid() == 0 && become((uid_t)uid, (gid_t)gid) < 0 && become(NOBODY, NOBODY) < 0)
+        return -1;
+    return (int)syscall(SYS_capset, &head, none); /* those of a user namespace */
 }
 
 /* Memory, the socket, and an end. */
@@ -150,10 +184,8 @@ static int compute_only(void)
 #endif
 }
 
-static int lock_in(const struct options *o)
+static int hide(void)
 {
-    if (keep_only((int)o->fd) < 0 || chdir("/") < 0 || drop_privileges(o) < 0)
-        return -1;
     /* After the change of user, which clears both. */
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
         return -1;
@@ -161,11 +193,33 @@ static int lock_in(const struct options *o)
     if (prctl(PR_SET_DUMPABLE, 0) < 0)
         return -1;
 #endif
-    if (o->parent > 0 && getppid() != (pid_t)o->parent)
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
+/* Whether who started us is gone, and with it the socket's other end. */
+static bool is_alone(void)
+{
+    struct pollfd socket = {.fd = 3};
+
+    return poll(&socket, 1, 0) > 0 && socket.revents & POLLHUP;
+}
+
+static int lock_in(const struct options *o)
+{
+    long own = own_user();
+
+    if (keep_only((int)o->fd) < 0 || chdir("/") < 0)
         return -1;
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+    nd_namespaces_enter();
+    if (drop_privileges(o->uid < 0 ? own : o->uid, o->gid < 0 ? own : o->gid) < 0 || hide() < 0)
         return -1;
-    return limit_all(o) < 0 ? -1 : compute_only();
+    if (is_alone() || limit_all(o) < 0)
+        return -1;
+#ifndef ND_SANITIZE /* its findings */
+    if (syscall(SYS_close_range, 0U, 2U, 0U) < 0)
+        return -1;
+#endif
+    return compute_only();
 }
 
 int main(int argc, char **argv)
@@ -176,6 +230,7 @@ int main(int argc, char **argv)
         fputs("nd-worker runs one recipe for nextdeployd and isn't started by hand\n", stderr);
         return ND_WORKER_USAGE;
     }
+    mallopt(M_MMAP_THRESHOLD, OWN_BLOCKS);
     json_object_seed(0); /* reads /dev/urandom, which is out of reach later */
     if (lock_in(&o) < 0) {
         fprintf(stderr, "nd-worker: can't lock itself in: %s\n", strerror(errno));

@@ -21,11 +21,11 @@ local codes = {
     .. "release_live volume_in_use docker_conflict job_ended job_of_run port_taken idempotency_conflict not_waiting",
   [413] = "too_large",
   [422] = "unhealthy deadline recipe_failed recipe_error start_failed cancelled stuck worker_died "
-    .. "release_failed journal_damaged",
+    .. "recipe_memory too_many_effects too_much_log sandbox_killed release_failed journal_damaged",
   [502] = "cert_failed docker_unreachable docker_error docker_refused docker_protocol docker_version proxy_down "
     .. "proxy_refused pull_failed registry_denied registry_unreachable netfilter_failed",
   [503] = "shutting_down",
-  [504] = "timeout docker_timeout recipe_timeout",
+  [504] = "timeout docker_timeout recipe_timeout recipe_cpu",
   [507] = "db_full",
 }
 local status = {}

@@ -1,19 +1,21 @@
 -- lib/sandbox.lua - runs a Lua file as a recipe is run, in a locked-in nd-worker, without a daemon.
 --
 -- The file may be a recipe or any chunk. Time passes, and logs are told; every other effect is refused,
--- since there is nobody to act. Errors say which limit ended it: recipe_syntax, recipe_memory,
--- recipe_timeout, sandbox_killed (a system call that a worker may not make), no_daemon; whatever the
--- file raises is passed on.
+-- since there is nobody to act (no_daemon). Each budget has an error of its own (nd/budget.lua), and each
+-- error an exit status; recipe_syntax and sandbox_killed (a system call that a worker may not make) too.
+-- Whatever the file raises is passed on.
 
 local clock = require "clock"
+local budget = require "nd.budget"
 local fail = require "ndctl.lib.fail"
 local task = require "task"
 
 local sandbox = {}
 
-local SIGKILL, SIGXCPU, SIGSYS = 9, 24, 31
-
-local exits = { recipe_syntax = 2, sandbox_killed = 3, no_daemon = 3, recipe_timeout = 6, recipe_memory = 8 }
+local exits = {
+  recipe_syntax = 2, sandbox_killed = 3, no_daemon = 3, recipe_timeout = 6, recipe_memory = 8, recipe_cpu = 9,
+  too_many_effects = 10, too_much_log = 11,
+}
 
 -- Loads the file where an error of its own is already told as the run's.
 local wrapper = [[
@@ -48,18 +50,10 @@ local function answer(effect, deadline)
   return { type = "answer", n = effect.n, ok = true, value = act(deadline, table.unpack(effect.args or {})) }
 end
 
--- The worker ended without a last word.
-local function judge(status, o)
-  if status.signal == SIGXCPU or status.signal == SIGKILL then
-    raise("recipe_timeout", ("it computed for more than %d s"):format(o.cpu_seconds))
-  elseif status.signal == SIGSYS then
-    raise("sandbox_killed", "it made a system call that a recipe may not make")
-  end
-  raise("worker_died", ("its process ended with status %d, signal %d"):format(status.status, status.signal))
-end
+local function give_up(e) raise(e.code, e.message, e.hint) end
 
 local function out_of_time(o)
-  raise("recipe_timeout", ("it had not ended after %d s"):format(o.timeout_ms // 1000))
+  raise("recipe_timeout", ("it had not ended after %g s"):format(o.wall_ms / 1000))
 end
 
 local function receive(w, o, deadline)
@@ -70,28 +64,38 @@ local function receive(w, o, deadline)
   elseif not ok then
     error(frame, 0)
   end
-  judge(w:wait(), o)
+  give_up(budget.ended(w:wait(), o))
 end
 
--- o: name (of the file, for messages), source, params, memory (bytes), cpu_seconds, timeout_ms,
--- log(line). Returns what the file, or its recipe, returned.
+-- Tells the lines of a frame; -> how many bytes were told by now.
+local function tell(frame, o, told)
+  for _, line in ipairs(frame.logs or {}) do
+    told = told + #tostring(line)
+    if told > o.log_bytes then give_up(budget.over("log", o.log_bytes)) end
+    o.log(line)
+  end
+  return told
+end
+
+-- o: name (of the file, for messages), source, params, log(line), and the budgets: memory (bytes), cpu_s,
+-- wall_ms, effects, log_bytes. Returns what the file, or its recipe, returned.
 function sandbox.run(o)
   local chunk, why = load(o.source, "@" .. o.name .. ".lua", "t", {})
   if not chunk then raise("recipe_syntax", why) end
-  local w <close> = require("worker").spawn { memory = o.memory, cpu_seconds = o.cpu_seconds }
+  local w <close> = require("worker").spawn { memory = o.memory, cpu_seconds = o.cpu_s }
   w:send { type = "start", run = "sandbox", entry = "sandbox-entry.lua", mode = "run", seed = 1, params = {},
     state = o.params, files = { ["sandbox-entry.lua"] = wrapper:format(o.name), [o.name .. ".lua"] = o.source } }
-  local deadline, asked = clock.monotonic() + o.timeout_ms, {}
+  local deadline, asked, told = clock.monotonic() + o.wall_ms, {}, 0
   while true do
     local frame = receive(w, o, deadline)
-    for _, line in ipairs(frame.logs or {}) do
-      o.log(type(line) == "table" and (line.text or line.line or line.message) or line)
-    end
-    if frame.type == "failed" then raise(frame.error.code, frame.error.message, frame.error.hint) end
+    told = tell(frame, o, told)
+    if frame.type == "failed" then give_up(frame.error) end
     if frame.type == "done" then return frame.value end
     if frame.type == "continue_as" then return nil end
     table.move(frame.effects or {}, 1, #(frame.effects or {}), #asked + 1, asked)
-    local reply = asked[1] and answer(table.remove(asked, 1), deadline)
+    local effect = table.remove(asked, 1)
+    if effect and effect.n > o.effects then give_up(budget.over("effects", o.effects)) end
+    local reply = effect and answer(effect, deadline)
     if clock.monotonic() >= deadline then out_of_time(o) end
     if reply then w:send(reply) end
   end

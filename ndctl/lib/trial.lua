@@ -13,6 +13,7 @@
 --          story = lines, error = of the run }
 -- The same arguments give the same result.
 
+local budget = require "nd.budget"
 local effects = require "nd.effect"
 local capability = require "nd.effect.capability"
 local err = require "nd.error"
@@ -24,7 +25,6 @@ local trial = {}
 
 local STEPS = 2000      -- answers to one run; a loop that waits for the world ends with them
 local SUCCESSORS = 20   -- by continue_as
-local BURST_MS = 10000
 local LATER = 3600 * 1000
 
 trial.kinds = { "error", "timeout", "crash before", "crash after" }
@@ -46,11 +46,10 @@ Trial.__index = Trial
 -- ---- the worker ----
 
 local function receive(self)
-  local ok, frame = pcall(self.worker.recv, self.worker, BURST_MS)
+  local ok, frame = pcall(self.worker.recv, self.worker, budget.wall_ms)
   if ok and frame then return frame end
   if not ok and frame.code ~= "timeout" then error(frame, 0) end
-  err.raise(ok and "worker_died" or "recipe_timeout", ok and "the recipe's worker ended"
-    or ("the recipe computed for over %d s without asking for an effect"):format(BURST_MS // 1000))
+  error(ok and budget.ended(self.worker:wait()) or budget.over("wall", budget.wall_ms), 0)
 end
 
 local function answer_frame(e)

@@ -5,9 +5,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void (*on_exhausted)(void);
+
+void nd_mem_on_exhausted(void (*then)(void))
+{
+    on_exhausted = then;
+}
+
 static void *checked(void *p)
 {
     if (!p) {
+        if (on_exhausted)
+            on_exhausted();
         fputs("nextdeploy: out of memory\n", stderr);
         abort();
     }

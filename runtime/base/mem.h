@@ -16,6 +16,9 @@ char *nd_strdup(const char *s);
 char *nd_strndup(const char *s, size_t length);
 char *nd_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Instead of the above; must not return. For a program that is to run out of memory. */
+void nd_mem_on_exhausted(void (*then)(void));
+
 /* Overwrites `size` bytes in a way the compiler can't leave out: for secrets. */
 void nd_zero(void *p, size_t size);
 

@@ -8,14 +8,15 @@
  *   mkdir(path[, mode])                  with parents; mode defaults to 0755
  *   exists(path) -> boolean
  *   stat(path) -> {type, size, mode, uid, gid, mtime (UTC ms), device} | nil
- *   lock(path) -> handle                 raises `locked`; handle:unlock(), <close>
- *   chmod(path, mode), chown(path, uid, gid)
- *   mount_tmpfs(path, {size=, mode=}), unmount(path)
- *   hostname() -> text, machine_id([path]) -> text | nil
+ *   readlink(path) -> text, realpath(path) -> path without links and ".." | nil where it isn't
+ * there lock(path) -> handle                 raises `locked`; handle:unlock(), <close> chmod(path,
+ * mode), chown(path, uid, gid) mount_tmpfs(path, {size=, mode=}), unmount(path) hostname() -> text,
+ * machine_id([path]) -> text | nil
  *
  * Codes: fs_not_found, fs_exists, fs_denied, fs_full, fs_too_large, fs_io, locked.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -270,6 +271,30 @@ static int fs_stat(lua_State *L)
     return 1;
 }
 
+static int fs_readlink(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    char target[PATH_MAX];
+    ssize_t length = readlink(path, target, sizeof target);
+
+    if (length < 0)
+        return check_errno(L, -1, "read the link", path);
+    lua_pushlstring(L, target, (size_t)length);
+    return 1;
+}
+
+static int fs_realpath(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    char real[PATH_MAX];
+
+    if (realpath(path, real)) {
+        lua_pushstring(L, real);
+        return 1;
+    }
+    return errno == ENOENT || errno == ENOTDIR ? 0 : check_errno(L, -1, "resolve", path);
+}
+
 static int fs_chmod(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
@@ -366,6 +391,8 @@ static const luaL_Reg functions[] = {{"read", fs_read},
                                      {"mkdir", fs_mkdir},
                                      {"exists", fs_exists},
                                      {"stat", fs_stat},
+                                     {"readlink", fs_readlink},
+                                     {"realpath", fs_realpath},
                                      {"chmod", fs_chmod},
                                      {"chown", fs_chown},
                                      {"lock", fs_lock},

@@ -10,6 +10,7 @@
 
 #include "base/embed.h"
 #include "base/list.h"
+#include "base/mem.h"
 #include "script/frame.h"
 #include "script/marshal.h"
 #include "script/sandbox.h"
@@ -48,30 +49,29 @@ static void out_of_memory(struct nd_sandbox *box)
  */
 static struct nd_sandbox *counted;
 
-enum { COUNT = 16 }; /* before each block, its size; keeps the alignment */
-
 static void *counted_alloc(size_t size)
 {
-    size_t *block;
+    void *block;
 
-    if (size > counted->limit - COUNT || counted->used > counted->limit - COUNT - size)
+    if (size > counted->limit || counted->used > counted->limit - size)
         out_of_memory(counted);
-    block = malloc(size + COUNT);
+    block = malloc(size);
     if (!block)
         out_of_memory(counted);
-    *block = size + COUNT;
-    counted->used += size + COUNT;
-    return (char *)block + COUNT;
+    counted->used += nd_sandbox_cost(block);
+    return block;
 }
 
-static void counted_free(void *p)
+static void counted_free(void *block)
 {
-    size_t *block = p ? (size_t *)(void *)((char *)p - COUNT) : NULL;
-
-    if (!block)
-        return;
-    counted->used -= *block;
+    counted->used -= nd_sandbox_cost(block);
     free(block);
+}
+
+/* Frames are bounded, and not counted; the process's own limit may meet them all the same. */
+static void exhausted(void)
+{
+    out_of_memory(counted);
 }
 
 static int host_out_of_memory(lua_State *L)
@@ -288,6 +288,7 @@ enum nd_worker_exit nd_recipe_run(int fd, size_t memory)
     *(struct run **)lua_getextraspace(L) = &run;
     counted = &run.box;
     json_set_alloc_funcs(counted_alloc, counted_free);
+    nd_mem_on_exhausted(exhausted);
     lua_pushcfunction(L, add_traceback);
     lua_pushcfunction(L, run_main);
     if (lua_pcall(L, 0, 0, 1) != LUA_OK) {

@@ -29,9 +29,10 @@ enum nd_worker_exit {
     ND_WORKER_PROTOCOL = 82, /* a frame from the daemon made no sense */
     ND_WORKER_SETUP = 83,    /* it could not lock itself in */
     ND_WORKER_BROKEN = 84,   /* an error in the library itself */
+    ND_WORKER_CPU = 85,      /* it computed for longer than it may */
 };
 
-/* Runs the recipe that arrives on `fd` with at most `memory` bytes of Lua; returns the status to
+/* Runs the recipe that arrives on `fd` with at most `memory` bytes; returns the status to
  * exit with. Running out of memory ends the process instead. */
 enum nd_worker_exit nd_recipe_run(int fd, size_t memory);
 

@@ -2,6 +2,7 @@
 
 #include <lauxlib.h>
 #include <lualib.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,11 +26,16 @@ static bool has_room(struct nd_sandbox *box, size_t more)
     return false;
 }
 
+size_t nd_sandbox_cost(void *block)
+{
+    return block ? malloc_usable_size(block) + sizeof(size_t) : 0;
+}
+
 static void *allocate(void *ud, void *ptr, size_t old_size, size_t size)
 {
     struct nd_sandbox *box = ud;
     struct nd_order_head *head = ptr ? (struct nd_order_head *)ptr - 1 : NULL;
-    size_t had = ptr ? old_size + HEAD : 0;
+    size_t had = nd_sandbox_cost(head);
 
     if (size == 0) {
         box->used -= had;
@@ -41,7 +47,7 @@ static void *allocate(void *ud, void *ptr, size_t old_size, size_t size)
     head = realloc(head, size + HEAD);
     if (!head)
         box->out_of_memory(box);
-    box->used += size + HEAD - had;
+    box->used += nd_sandbox_cost(head) - had;
     if (!ptr) {
         bool is_object = old_size >= LUA_TTABLE && old_size <= LUA_TTHREAD;
 

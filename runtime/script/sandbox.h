@@ -6,10 +6,11 @@
  * replaced (order.h: pairs, next, sort, tostring; here: load, setmetatable, collectgarbage,
  * math.randomseed). `require`, `print` and the recipe's own words come from lua/nd/recipe.
  *
- * Memory is counted by the allocator. A request over the limit makes Lua collect garbage once; if
- * that did not help, `out_of_memory` is called and must not return, so no `pcall` can catch it. It
- * may not touch the Lua state. Lua's string buffers alone don't collect and retry: they raise the
- * text "not enough memory", which the recipe library's protected calls treat likewise.
+ * Memory is counted by the allocator, as what the blocks take of the process. A request over the
+ * limit makes Lua collect garbage once; if that did not help, `out_of_memory` is called and must
+ * not return, so no `pcall` can catch it. It may not touch the Lua state. Lua's string buffers
+ * alone don't collect and retry: they raise the text "not enough memory", which the recipe
+ * library's protected calls treat likewise.
  *
  * What it does not do: time. A loop without end is ended from outside, by RLIMIT_CPU or a kill.
  * One thing remains that may differ between processes: the length `#t` of a table with holes, from
@@ -32,6 +33,8 @@ struct nd_sandbox {
     void (*out_of_memory)(struct nd_sandbox *box); /* set before nd_sandbox_open */
 };
 
+/* Bytes that a block from malloc takes; 0 for NULL. */
+size_t nd_sandbox_cost(void *block);
 /* Borrows `box` for the life of the state; close it with lua_close. */
 lua_State *nd_sandbox_open(struct nd_sandbox *box);
 /* Seeds math.random and gives the globals their final form; once, before any code runs. */

@@ -14,12 +14,12 @@
 #include "base/list.h"
 #include "base/mem.h"
 #include "script/frame.h"
+#include "script/namespaces.h"
 
 enum {
     CHUNK = 64 * 1024,
     DEFAULT_MEMORY = 64 * 1024 * 1024,
     DEFAULT_CPU = 60,
-    NOBODY = 65534,
     SOCKET = 3, /* the worker's end, in the worker */
 };
 
@@ -155,7 +155,7 @@ static char *default_path(void)
     return nd_printf("%.*s/nd-worker", slash ? (int)(slash - exe) : 0, exe);
 }
 
-enum { ARGUMENTS = 13, WORD = 24 };
+enum { ARGUMENTS = 11, WORD = 24 };
 
 struct command {
     char *path; /* owned */
@@ -174,7 +174,6 @@ static void add_option(struct command *c, int *count, const char *name, long lon
 
 static void make_command(struct command *c, const struct nd_worker_options *o)
 {
-    bool root = geteuid() == 0;
     int count = 1;
 
     c->path = o->path ? nd_strdup(o->path) : default_path();
@@ -182,9 +181,8 @@ static void make_command(struct command *c, const struct nd_worker_options *o)
     add_option(c, &count, "--fd", SOCKET);
     add_option(c, &count, "--memory", (long long)(o->memory ? o->memory : DEFAULT_MEMORY));
     add_option(c, &count, "--cpu", o->cpu_seconds ? o->cpu_seconds : DEFAULT_CPU);
-    add_option(c, &count, "--uid", o->uid >= 0 ? o->uid : root ? NOBODY : -1);
-    add_option(c, &count, "--gid", o->gid >= 0 ? o->gid : root ? NOBODY : -1);
-    add_option(c, &count, "--parent", getpid());
+    add_option(c, &count, "--uid", o->uid);
+    add_option(c, &count, "--gid", o->gid);
     c->argv[count] = NULL;
 }
 
@@ -199,7 +197,7 @@ static int spawn(struct nd_worker *w, struct nd_loop *loop, const struct nd_work
     struct command command = {0};
     uv_process_options_t options = {
         .exit_cb = on_process_exit, .stdio = stdio, .stdio_count = SOCKET + 1};
-    int rc;
+    int rc, pids;
 
 #ifdef ND_SANITIZE /* its findings */
     stdio[2].flags = UV_INHERIT_FD;
@@ -209,7 +207,9 @@ static int spawn(struct nd_worker *w, struct nd_loop *loop, const struct nd_work
     options.file = command.path;
     options.args = command.argv;
     options.env = no_env;
+    pids = nd_namespaces_begin_pids();
     rc = uv_spawn(&loop->uv, &w->process, &options);
+    nd_namespaces_end_pids(pids);
     free(command.path);
     return rc;
 }

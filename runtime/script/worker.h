@@ -20,9 +20,9 @@ struct nd_worker;
 
 struct nd_worker_options {
     const char *path;    /* of the executable; NULL: nd-worker beside the running one */
-    size_t memory;       /* bytes of Lua; 0: 64 MiB */
+    size_t memory;       /* bytes; 0: 64 MiB */
     int64_t cpu_seconds; /* 0: 60 */
-    long uid, gid;       /* < 0: 65534 where we are root, else unchanged */
+    long uid, gid;       /* < 0: of its own where we are root, else ours */
 };
 
 struct nd_worker_events {

@@ -1,11 +1,15 @@
 /*
  * nd_test_host.c - runs busted specs inside a loop, with every binding of the daemon.
  *
+ * One module more: require "children"() -> {cpu_ms, peak_kb}, of all child processes that have
+ * ended the CPU time and the size of the largest (getrusage).
+ *
  * `nd-test-host SPEC...` exits with busted's verdict. At the end it frees the Lua state and closes
  * the loop, which aborts if a spec left a handle open.
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include "bind/bind.h"
 #include "script/embed.h"
@@ -45,6 +49,30 @@ static int leave(lua_State *L)
     return lua_yield(L, 0);
 }
 
+static lua_Integer milliseconds(struct timeval t)
+{
+    return (lua_Integer)t.tv_sec * 1000 + t.tv_usec / 1000;
+}
+
+static int children(lua_State *L)
+{
+    struct rusage used;
+
+    getrusage(RUSAGE_CHILDREN, &used);
+    lua_createtable(L, 0, 2);
+    lua_pushinteger(L, milliseconds(used.ru_utime) + milliseconds(used.ru_stime));
+    lua_setfield(L, -2, "cpu_ms");
+    lua_pushinteger(L, used.ru_maxrss);
+    lua_setfield(L, -2, "peak_kb");
+    return 1;
+}
+
+static int open_children(lua_State *L)
+{
+    lua_pushcfunction(L, children);
+    return 1;
+}
+
 int main(int argc, char **argv)
 {
     struct nd_loop loop;
@@ -64,6 +92,11 @@ int main(int argc, char **argv)
     nd_embed_open(L);
     nd_bind_open(host);
     lua_call(L, 0, 0);
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "preload");
+    lua_pushcfunction(L, open_children);
+    lua_setfield(L, -2, "children");
+    lua_pop(L, 2);
     lua_newtable(L);
     for (int i = 0; i < argc; i++) {
         lua_pushstring(L, argv[i]);

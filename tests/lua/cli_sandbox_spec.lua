@@ -24,18 +24,27 @@ describe("ndctl recipe run --sandbox", function()
     assert.equal("me", json.decode(r.stdout).value)
   end)
 
-  it("says which limit ended it", function()
-    for source, status in pairs {
-      ['error("no")'] = 1, ['fail("no")'] = 1, ["return +"] = 2, ["docker.pull('x')"] = 3,
-      ["while true do end"] = 6, ["pcall(function() while true do end end)"] = 6,
-      ["local t = {} while true do t[#t + 1] = ('x'):rep(1 << 20) .. #t end"] = 8,
+  it("says which limit ended it, each by a name and a status of its own", function()
+    local bomb = "local t = {} while true do t[#t + 1] = ('x'):rep(1 << 20) .. #t end"
+    for _, case in ipairs {
+      { 'error("no")', 1, "recipe_error" }, { 'fail("no")', 1, "recipe_failed" }, { "return +", 2, "recipe_syntax" },
+      { "docker.pull('x')", 3, "no_daemon" },
+      { bomb, 8, "recipe_memory", "--memory", "16m" },
+      { ("pcall(function() %s end)"):format(bomb), 8, "recipe_memory", "--memory", "16m" },
+      { "while true do end", 9, "recipe_cpu", "--cpu", "1" },
+      { "while true do pcall(function() while true do end end) end", 9, "recipe_cpu", "--cpu", "1" },
+      { "while true do end", 6, "recipe_timeout", "--timeout", "300ms" },
+      { 'time.sleep("60s")', 6, "recipe_timeout", "--timeout", "200ms" },
+      { "for _ = 1, 51 do uuid() end", 10, "too_many_effects", "--effects", "50" },
+      { "while true do pcall(uuid) end", 10, "too_many_effects" },
+      { "for _ = 1, 50 do uuid() end", 0, nil, "--effects", "50" },
+      { "for _ = 1, 99 do log(('x'):rep(99)) uuid() end", 11, "too_much_log", "--logs", "4k" },
+      { "while true do pcall(log, ('x'):rep(9999)) pcall(uuid) end", 11, "too_much_log" },
     } do
-      local r = run(source, "--cpu", "1", "--memory", "16m")
-      assert.equal(status, r.status, source .. ": " .. r.stderr)
-      assert.equal("", r.stdout)
+      local r = run(case[1], "--json", table.unpack(case, 4))
+      assert.equal(case[2], r.status, case[1] .. ": " .. r.stderr)
+      assert.equal(case[3], json.decode(r.stdout).code, case[1])
     end
-    local r = run('time.sleep("60s")', "--timeout", "200ms")
-    assert.equal(6, r.status, r.stderr)
     for _, name in ipairs { "os", "io", "debug", "package" } do
       assert.equal(1, run("return " .. name .. ".exit()").status)
     end

@@ -1,5 +1,6 @@
 -- The daemon's end of nd-worker processes: frames, limits, and what is left after a kill.
 
+local fs = require "fs"
 local worker = require "worker"
 local json = require "json"
 local task = require "task"
@@ -101,33 +102,77 @@ describe("a worker", function()
     os.remove(path)
   end)
 
-  it("is locked in: another user, no privileges, no files, no room", function()
-    local w <close> = worker.spawn()
+  -- A worker that waits for an answer, so that it has locked itself in; of its /proc, the file `name`.
+  local function waiting()
+    local w = worker.spawn()
     w:send(start_frame("return recipe { run = function() uuid() end }"))
     assert.equal("header", w:recv(5000).type)
-    local function read(name)
+    return w, function(name)
       local file <close> = assert(io.open(("/proc/%d/%s"):format(w:pid(), name)))
       return file:read("a")
     end
-    local status, limits = read "status", read "limits"
-    if read("../self/status"):match("Uid:%s+(%d+)") == "0" then
-      assert.equal("65534", status:match("Uid:%s+(%d+)"))
-      assert.equal("65534", status:match("Gid:%s+(%d+)"))
+  end
+
+  local root = io.open("/proc/self/status"):read("a"):match("Uid:%s+(%d+)") == "0"
+  local plain = false -- not built with sanitizers, which need more than a worker may do
+
+  setup(function()
+    local w <close>, read = waiting() -- luacheck: ignore w
+    plain = read("limits"):find("Max address space%s+%d") ~= nil
+  end)
+
+  it("is a user of its own, without privileges and without a way to any", function()
+    local w <close>, read = waiting()
+    local other <close>, read_other = waiting() -- luacheck: ignore other
+    local status = read "status"
+    local uid = status:match("Uid:%s+(%d+)")
+    for _, kind in ipairs { "Uid", "Gid" } do
+      local own = status:match(kind .. ":%s+(%d+)")
+      assert.truthy(status:find(("%s:\t%s\t%s\t%s\t%s\n"):format(kind, own, own, own, own), 1, true))
+      assert.is_true(not root or tonumber(own) > 65536)
+    end
+    assert.is_true(not root or uid ~= read_other("status"):match("Uid:%s+(%d+)"))
+    assert.equal("", status:match("Groups:[ \t]*(.-)[ \t]*\n"))
+    for _, set in ipairs { "Inh", "Prm", "Eff", "Amb" } do
+      assert.equal("0000000000000000", status:match("Cap" .. set .. ":%s+(%x+)"))
     end
     assert.equal("1", status:match("NoNewPrivs:%s+(%d)"))
-    if limits:match("Max address space%s+%d") then -- not built with sanitizers
-      assert.equal("2", status:match("Seccomp:%s+(%d)"))
+    assert.equal(plain and "2" or "0", status:match("Seccomp:%s+(%d)"))
+    if plain and root then -- not dumpable: its files in /proc are root's
+      assert.equal("0", tostring(fs.stat(("/proc/%d/fd"):format(w:pid())).uid))
     end
-    assert.equal("0000000000000000", status:match("CapEff:%s+(%x+)"))
-    assert.equal("0", limits:match("Max core file size%s+(%d+)"))
-    assert.equal("0", limits:match("Max file size%s+(%d+)"))
-    assert.equal("60", limits:match("Max cpu time%s+(%d+)"))
-    local fds = {}
-    for _, name in ipairs(require("fs").list(("/proc/%d/fd"):format(w:pid()))) do
-      fds[#fds + 1] = name
+  end)
+
+  it("has namespaces of its own, and an empty root without a mount of the host's", function()
+    if not plain then return end
+    local w <close>, read = waiting()
+    for _, kind in ipairs { "net", "mnt", "ipc", root and "pid" or "user" } do
+      local path = "/proc/%s/ns/" .. kind
+      assert.not_equal(fs.readlink(path:format "self"), fs.readlink(path:format(w:pid())), kind)
     end
-    table.sort(fds)
-    assert.equal("0 1 2 3", table.concat(fds, " "))
+    assert.equal(1, select(2, read("mountinfo"):gsub("\n", "")))
+    assert.truthy(read("mountinfo"):find(" / / ro,nosuid,nodev,noexec", 1, true))
+    assert.same({}, fs.list(("/proc/%d/root"):format(w:pid())))
+    assert.equal(1, select(2, read("net/dev"):gsub("%f[^\n]%s*%w+:", ""))) -- lo, which is down
+    assert.is_nil(read("net/route"):match("\n."))
+    if root then assert.truthy(read("status"):find("NSpid:%s+%d+%s+1\n")) end
+  end)
+
+  it("has no file but its socket, and room for no other", function()
+    local w <close>, read = waiting()
+    local limits = read "limits"
+    local function limit(name) return limits:match(name .. "%s+(%d+)") end
+    assert.equal("0", limit "Max core file size")
+    assert.equal("0", limit "Max file size")
+    assert.equal("60", limit "Max cpu time")
+    if plain then
+      assert.equal("0", limit "Max open files")
+      assert.equal("0", limit "Max processes")
+      assert.is_true(tonumber(limit "Max data size") < (64 << 20) * 1.05)
+      assert.same({ "3" }, fs.list(("/proc/%d/fd"):format(w:pid())))
+      assert.truthy(fs.readlink(("/proc/%d/fd/3"):format(w:pid())):find("^socket:"))
+    end
+    assert.equal("", read "environ")
   end)
 
   it("dies with its parent", function()
@@ -136,16 +181,17 @@ describe("a worker", function()
     -- A shell starts a worker on a pipe that never says anything, and becomes a sleep.
     assert(os.execute(([[mkdir %s && cd %s && mkfifo pipe && { sh -c '
       exec 7<>pipe
-      %s/nd-worker --fd 7 --memory 1000000 --cpu 5 --parent $$ & echo $! >child
+      %s/nd-worker --fd 7 --memory 1000000 --cpu 5 & echo $! >child
       exec sleep 60' >out 2>&1 & echo $! >parent; }]]):format(dir, dir, os.getenv("ND_BIN_DIR"))))
     local function read(path)
       local file <close> = io.open(path)
-      return file and file:read("n", "a") or nil
+      return file and file:read("n") or nil
     end
     local child
     within_2_s(function()
       child = read(dir .. "/child")
-      return child and is_alive(child)
+      if not child or not is_alive(child) then return false end
+      return fs.read(("/proc/%d/status"):format(child)):find "NoNewPrivs:%s+1" ~= nil -- it has locked itself in
     end)
     os.execute("kill -9 " .. read(dir .. "/parent"))
     within_2_s(function() return not is_alive(child) end)

@@ -3,6 +3,7 @@
 local clock = require "clock"
 local json = require "json"
 local s = require "nd.api.schema"
+local sandbox = require "nd.service.sandbox"
 
 local function healthz(c)
   local d = c.d
@@ -26,6 +27,7 @@ local function doctor(c)
   for _, checks in ipairs { d.network:check(), d.proxy:check() } do
     for _, check in ipairs(checks) do list[#list + 1] = check end
   end
+  list[#list + 1] = sandbox.check(d)
   local unknown = d.watch:strangers()
   add(list, "orphans", #unknown == 0, ("%d containers of unknown runs"):format(#unknown),
     "they carry our label, but this database does not know their run; look at them before removing any")

@@ -76,10 +76,6 @@ function M.check(def, e, run)
     err.raise("unknown_effect", ("there is no effect '%s'"):format(e.name),
       near and ("did you mean %s?"):format(near))
   end
-  if e.n > require("nd.service.run").EFFECTS then
-    err.raise("too_many_effects", "a run asks for at most 10,000 effects",
-      "end it with continue_as(state) and go on in a successor")
-  end
   for i, arg in ipairs(def.args) do
     local value = e.args[i]
     if value == null then value = nil end

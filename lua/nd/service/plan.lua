@@ -13,12 +13,12 @@
 local clock = require "clock"
 local json = require "json"
 local task = require "task"
+local budget = require "nd.budget"
 local effects = require "nd.effect"
 local err = require "nd.error"
 local changes = require "nd.service.changes"
 local Run = require "nd.service.run"
 
-local BURST_MS = 10000
 local STEPS = 200 -- a loop that waits for the world never ends in a plan
 
 local Plan = {}
@@ -76,14 +76,13 @@ function Plan:answer(e)
 end
 
 local function receive(w)
-  local ok, message = pcall(w.recv, w, BURST_MS)
+  local ok, message = pcall(w.recv, w, budget.wall_ms)
   if ok and message then return message end
   if not ok and message.code == "timeout" then
-    err.raise("recipe_timeout", ("the recipe computed for over %d s without asking for an effect"):format(
-      BURST_MS // 1000), "look for an endless loop in it")
+    error(budget.over("wall", budget.wall_ms), 0)
   end
   if not ok then error(message, 0) end
-  err.raise("worker_died", "the recipe's worker ended while planning")
+  error(budget.ended(w:wait()), 0)
 end
 
 function Plan:take(asked)

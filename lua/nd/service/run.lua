@@ -16,20 +16,20 @@ local json = require "json"
 local log = require "log"
 local task = require "task"
 local worker = require "worker"
+local budget = require "nd.budget"
 local effects = require "nd.effect"
 local capability = require "nd.effect.capability"
 local err = require "nd.error"
 local tasks = require "nd.tasks"
 
-local BURST_MS = 10000       -- wall clock a recipe may compute between two effects
 local DEATHS = 3             -- of the worker without a new journal row: the run is stuck
-local EFFECTS = 10000        -- per run
 local ASLEEP_MS = 60000      -- a run that sleeps longer gives up its process
 local RESULT_BYTES = 64 * 1024
-local LOG_BYTES = 1024 * 1024
 local AWAY_MS = 10 * 60 * 1000 -- how long cleaning up waits for a Docker that is away
 local RETRY_MS = 1000          -- between tries to record how it ended, while the database refuses
 local FAILING_MS = 3000        -- ... and how long it tries what fails otherwise
+-- Ends of a worker that say nothing of its recipe: it is started again.
+local passing = { worker_died = true, worker_protocol = true }
 local away = { docker_unreachable = true, docker_timeout = true, docker_protocol = true, docker_error = true }
 
 local Run = {}
@@ -106,7 +106,7 @@ function Run.start_worker(d, row, files, mode)
     params = json.decode(row.params), seed = row.seed, mode = mode or "run",
     state = row.begun_with and json.decode(row.begun_with) or nil,
   }
-  local ok, message = pcall(w.recv, w, BURST_MS)
+  local ok, message = pcall(w.recv, w, budget.wall_ms)
   local loaded = ok and message and message.type == "header"
   if loaded then
     ok, message.recipe.allowed = pcall(capability.read, message.recipe.needs)
@@ -119,10 +119,11 @@ function Run.start_worker(d, row, files, mode)
   if ok and message and message.type == "failed" then error(task.error(message.error), 0) end
   if not ok and message.code == "timeout" then
     err.raise("recipe_timeout", ("the recipe '%s' did not load within %d s"):format(row.recipe,
-      BURST_MS // 1000), "look for a loop outside `run`")
+      budget.wall_ms // 1000), "look for a loop outside `run`")
   end
-  err.raise("worker_died", ("the worker of the recipe '%s' ended while loading it (status %s, signal %s)")
-    :format(row.recipe, status.status, status.signal), "`ndctl recipe check` may tell why")
+  local why = budget.ended(status)
+  err.raise(why.code, ("while the recipe '%s' was loaded, %s"):format(row.recipe, why.message),
+    why.hint or "`ndctl recipe check` may tell why")
 end
 
 local function answer_frame(e)
@@ -156,10 +157,8 @@ function Run:receive()
       if message.code == "cancelled" then error(message, 0) end
       return nil, message
     end
-    if self.busy_since and clock.monotonic() - self.busy_since > BURST_MS then
-      return nil, err.new("recipe_timeout",
-        ("the recipe computed for over %d s without asking for an effect"):format(BURST_MS // 1000),
-        "look for an endless loop in it")
+    if self.busy_since and clock.monotonic() - self.busy_since > budget.wall_ms then
+      return nil, budget.over("wall", budget.wall_ms)
     end
   end
 end
@@ -176,10 +175,8 @@ function Run:attend(w)
   while true do
     local message, why = self:receive()
     if not message then
-      if why then return why.code == "recipe_timeout" and "failed" or "died", why end
-      local status = w:wait()
-      return "died", err.new("worker_died", ("the recipe's worker ended by itself (status %s, signal %s)")
-        :format(status.status, status.signal))
+      why = why or budget.ended(w:wait())
+      return passing[why.code] and "died" or "failed", why
     end
     self.bursts = self.bursts - 1
     self.busy_since = self.bursts > 0 and clock.monotonic() or nil
@@ -208,10 +205,7 @@ end
 -- there were too many.
 function Run:log(line)
   self.log_bytes = self.log_bytes + #tostring(line)
-  if self.log_bytes > LOG_BYTES then
-    return err.new("too_much_log", ("the recipe logged more than %d KiB"):format(LOG_BYTES // 1024),
-      "let it log what a person would read")
-  end
+  if self.log_bytes > budget.log_bytes then return budget.over("log", budget.log_bytes) end
   self.logged = (self.logged or 0) + 1
   if self.logged <= (self.log_seen or 0) then return end
   self.log_seen = self.logged
@@ -241,8 +235,8 @@ function Run:fault(e, point)
   self.worker:kill()
 end
 
--- The worker asked for an effect: new, or known from the journal. Returns an error when the
--- journal holds another one under this number.
+-- The worker asked for an effect: new, or known from the journal. Returns an error, which ends the run,
+-- when the journal holds another one under this number, and when there were too many.
 function Run:asked(asked)
   local known = self.effects[asked.n]
   if known then
@@ -254,6 +248,7 @@ function Run:asked(asked)
     if not known.answered and not self.acting[known.n] then self:act(known, true) end
     return nil
   end
+  if asked.n > budget.effects then return budget.over("effects", budget.effects) end
   self:journal(asked)
 end
 
@@ -592,7 +587,7 @@ function Run:once(w)
   end)
   if ok then return how, value end
   if how.code == "cancelled" then error(how, 0) end
-  return how.code == "worker_died" and "died" or "failed", how
+  return passing[how.code] and "died" or "failed", how
 end
 
 function Run:files()
@@ -680,4 +675,4 @@ function Run:go(w, stuck)
   end)
 end
 
-return { new = Run.new, start_worker = Run.start_worker, EFFECTS = EFFECTS }
+return { new = Run.new, start_worker = Run.start_worker }
