@@ -6,6 +6,12 @@ local out = require "ndctl.lib.out"
 return {
   name = "rollback",
   summary = "Go back to the release before, or to a given one.",
+  notes = {
+    "Each rollback goes further back: to what the live release replaced when it first served, never to one "
+      .. "that was left by going back. `ndctl swap APP` goes back and forth.",
+    "The release comes back as it was: image by digest, environment, port, host names. It takes a moment while its "
+      .. "containers are kept (`--keep` of the deploy), else as long as a start, else as a pull.",
+  },
   args = { { "app" } },
   options = {
     { "to", type = "int", least = 1, value = "N", complete = "releases",

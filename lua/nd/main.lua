@@ -76,7 +76,7 @@ local function build(o, programs)
     apps = "app", releases = "release", instances = "instances", traffic = "traffic", edge = "edge",
     recipes = "recipe", runs = "runs", queue = "queue", health = "health", drain = "drain",
     guard = "guard", watch = "watch", jobs = "jobs", schedule = "schedule", scale = "scale",
-    shift = "shift", exec = "exec", registries = "registry", seal = "seal", logs = "logs",
+    shift = "shift", exec = "exec", registries = "registry", seal = "seal", logs = "logs", images = "images",
   } do
     d[name] = require("nd.service." .. module).new(d)
   end

@@ -271,7 +271,10 @@ acts["health.check"] = function(self, _, named)
   return { healthy = well or false, reason = not well and "it answers 503" or nil }
 end
 
-acts["docker.pull"] = function(_, _, image) return { image = image, id = "sha256:" .. image } end
+acts["docker.pull"] = function(_, _, image)
+  if type(image) == "table" then image = image.image end
+  return { image = image, id = "sha256:" .. image }
+end
 acts["docker.inspect"] = acts["docker.pull"]
 acts["approval.wait"] = function() return { by = "somebody" } end
 acts["time.now"] = function(self) return 1700000000000 + self.now end

@@ -18,6 +18,7 @@ return recipe {
     if bad and bad.release == good.release then
       fail(("release %d of %s is live already"):format(good.release, p.app), "name another: --to N")
     end
+    docker.pull(good)                               -- by its digest, where it is gone from this host
     if good.one_writer then
       app.stop(bad, { drain = p.drain })            -- a gap, as in recreate; its undo ends it
     end

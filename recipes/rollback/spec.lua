@@ -6,7 +6,8 @@ describe("rollback", function()
   it("brings back the last good release and switches to it when it is healthy", function()
     local run = world.run("rollback", { app = "shop" })
     assert.equal("done", run.state)
-    assert.same({ "app.live", "app.release", "app.activate", "health.wait", "app.switch", "app.retire" },
+    assert.same({ "app.live", "app.release", "docker.pull", "app.activate", "health.wait", "app.switch",
+      "app.retire" },
       run.asked)
     assert.equal(1, run.of("app.activate").release)
     assert.equal("app.switch", run.pivot)
@@ -31,11 +32,18 @@ describe("rollback", function()
       return good
     end }
     local run = world.run("rollback", { app = "shop" }, alone)
-    assert.same({ "app.live", "app.release", "app.stop", "app.activate", "health.wait", "app.switch",
-      "app.retire" }, run.asked)
+    assert.same({ "app.live", "app.release", "docker.pull", "app.stop", "app.activate", "health.wait",
+      "app.switch", "app.retire" }, run.asked)
     alone["health.wait"] = world.fails("unhealthy", "answered 503")
     assert.same({ "put release 1 back to rest", "start release 2 again and serve it" },
       world.run("rollback", { app = "shop" }, alone).undone)
+  end)
+
+  it("has the image before anything is stopped, so that one which can't be had costs nothing", function()
+    local run = world.run("rollback", { app = "shop" }, { ["docker.pull"] = world.fails("image_gone", "it is gone") })
+    assert.equal("image_gone", run.error.code)
+    assert.same({ "app.live", "app.release", "docker.pull" }, run.asked)
+    assert.same({}, run.undone)
   end)
 
   it("refuses to go back to what is live", function()

@@ -18,6 +18,7 @@ describe("the API", function()
     local store = Store.open(dir, "a machine")
     d = { store = store, options = {}, version = "0.0.1", metrics = { requests = { add = function() end } } }
     d.apps = Apps.new(d)
+    d.releases = require("nd.service.release").new(d)
     handler = api.handler(d)
   end)
 

@@ -52,7 +52,7 @@ local usual = {
     if handle then handle.was_live = handle.state == "live" end
     return handle
   end,
-  ["docker.pull"] = function(image) return { image = image, id = "sha256:3" } end,
+  ["docker.pull"] = function(image) return { image = image.image or image, id = "sha256:3" } end,
   ["health.wait"] = function(handle) return { release = handle.release, healthy = true } end,
   ["approval.wait"] = { by = "somebody" },
   ["health.check"] = { healthy = true },

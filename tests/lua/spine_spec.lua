@@ -523,6 +523,7 @@ describe("when two meet:", function()
   it("the guard goes back once the run that stood in its way has ended", function()
     local app, release = w:app("shop", 1, { go_back = true })
     w:release(app, 2, "kept", 1)
+    d.store:commit { { "UPDATE release SET replaced = 2 WHERE id = ?", release.id } }
     d.health.check = function() return false, "sick", 1 end
     local function was_healthy()
       return w:row("SELECT was_healthy FROM release WHERE id = ?", release.id).was_healthy

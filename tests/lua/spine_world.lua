@@ -135,7 +135,8 @@ function World.new()
     wait = function() end }
   d.runs = { conflict = function() end, live = {} }
   for name, module in pairs { apps = "app", releases = "release", instances = "instances",
-    traffic = "traffic", shift = "shift", drain = "drain", guard = "guard", watch = "watch", queue = "queue" } do
+    traffic = "traffic", shift = "shift", drain = "drain", guard = "guard", watch = "watch", queue = "queue",
+    images = "images" } do
     d[name] = require("nd.service." .. module).new(d)
   end
   return self

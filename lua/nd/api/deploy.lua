@@ -120,7 +120,9 @@ return {
     handler = swap },
   { method = "POST", path = "/rollback", id = "rollback", permission = "deploy", query = ask.query, header = ask.header,
     summary = "Back to the last good release, or to release `to`.",
-    doc = "The release comes back as it was: its kept containers, else new ones from its image.",
+    doc = "The release comes back as it was: its kept containers, else new ones from its image, which is pulled "
+      .. "by digest if it has gone. The last good one is what the live release replaced when it first served, so "
+      .. "each rollback goes further back. 409 where there is none, and for a release that was never healthy.",
     body = s.ref "RollbackRequest", payload = app_or_plan, fails = starts,
     handler = rollback },
   { method = "POST", path = "/scale", id = "scale", permission = "deploy", query = ask.query, header = ask.header,

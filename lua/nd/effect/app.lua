@@ -5,7 +5,6 @@
 -- and named by its number from then on. app.resume, app.deactivate and app.offline are undos only.
 
 local duration = require "nd.duration"
-local err = require "nd.error"
 local json = require "json"
 
 local function releases(ctx) return ctx.d.releases end
@@ -48,15 +47,7 @@ M["app.release"] = read(
     return "look up the last good release of " .. app
   end,
   function(ctx, _, n)
-    if n and n ~= json.null then
-      return releases(ctx):handle(ctx.app, releases(ctx):get(ctx.app, n))
-    end
-    local previous = releases(ctx):previous(ctx.app)
-    if not previous then
-      err.raise("nothing_to_roll_back", ("'%s' has no earlier healthy release"):format(ctx.app.name),
-        "`ndctl status " .. ctx.app.name .. "` lists its releases")
-    end
-    return releases(ctx):handle(ctx.app, previous)
+    return releases(ctx):handle(ctx.app, releases(ctx):to_go_back(ctx.app, n ~= json.null and n or nil))
   end)
 M["app.release"].args = { app_arg, { "number", "number", "optional" } }
 
@@ -117,10 +108,12 @@ local function put_to_rest(ctx, handle)
   releases(ctx):deactivate(ctx.app, release)
 end
 
+local from = { draining = ", which still drains", kept = " from its kept containers", gone = " from its image" }
+
 -- Makes an older release run again: its kept container, else a new one from its image.
 M["app.activate"] = {
   version = 1, class = "act", capability = "app", args = { release_arg },
-  label = function(release) return "bring back " .. number(release) end,
+  label = function(release) return "bring back " .. number(release) .. (from[release.state] or "") end,
   act = function(ctx, handle)
     return releases(ctx):activate(ctx, releases(ctx):get(ctx.app, handle.release))
   end,

@@ -51,6 +51,9 @@ local types = {
   number = function(v) return type(v) == "number" end,
   ms = function(v) return math.type(v) == "integer" and v >= 0 end,
   release = function(v) return type(v) == "table" and math.type(v.release) == "integer" end,
+  ["name or release"] = function(v)
+    return type(v) == "string" or type(v) == "table" and math.type(v.release) == "integer"
+  end,
   image = function(v) return type(v) == "table" and type(v.id) == "string" end,
   table = function(v) return type(v) == "table" end,
   any = function(v) return v ~= nil end,

@@ -220,9 +220,7 @@ function Apps:status(app)
     "SELECT domain, tls, proxy_type, port FROM route WHERE app = ? ORDER BY domain", app.id)) do
     routes[#routes + 1] = r
   end
-  local previous = d.store:get([[SELECT number FROM release
-    WHERE app = ? AND was_healthy = 1 AND live_at IS NOT NULL AND id <> ? ORDER BY live_at DESC, id DESC LIMIT 1]],
-    app.id, app.live or 0)
+  local previous = d.releases:previous(app)
   local service = d.network and d.network:find_service(Apps.service(app))
   return {
     app_name = app.name, project = app.project, environment = app.environment,

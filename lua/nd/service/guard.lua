@@ -30,7 +30,7 @@ function Guard:watch(app, release)
         if e.code == "cancelled" then return end
         log.warn(("guard of %s: %s"):format(app.name, tostring(e)))
       end
-      w.wake:wait(self:predecessor(app, w.release) and EAGER_MS or USUAL_MS)
+      w.wake:wait(self:predecessor(app) and EAGER_MS or USUAL_MS)
     end
   end)
 end
@@ -49,10 +49,9 @@ function Guard:nudge(app, died)
   w.wake:notify()
 end
 
-function Guard:predecessor(app, live)
-  return self.d.store:get([[SELECT * FROM release WHERE app = ? AND id <> ? AND was_healthy = 1
-    AND state IN ('draining', 'kept') AND live_at IS NOT NULL ORDER BY live_at DESC LIMIT 1]],
-    app.id, live)
+function Guard:predecessor(app)
+  local before = self.d.releases:previous(app)
+  return before and (before.state == "draining" or before.state == "kept") and before or nil
 end
 
 function Guard:look(app, w)
@@ -76,7 +75,7 @@ function Guard:failed(app, release, w, why)
     d.store:post { d.store:event("release.unhealthy", app.id, nil,
       { number = release.number, reason = why }) }
   end
-  local before = self:predecessor(app, release.id)
+  local before = self:predecessor(app)
   if not before or w.went_back or not json.decode(release.config).go_back then return end
   local ok, e = pcall(d.runs.start, d.runs, {
     app = app, recipe = "rollback", owner = "guard", at = clock.now(),

@@ -7,7 +7,6 @@ local fault = require "fault"
 local json = require "json"
 local log = require "log"
 local container = require "nd.service.container"
-local err = require "nd.error"
 local tasks = require "nd.tasks"
 local Apps = require "nd.service.app"
 local Process = require "nd.service.process"
@@ -18,14 +17,6 @@ local Instances = {}
 Instances.__index = Instances
 
 function Instances.new(d) return setmetatable({ d = d, turns = tasks.lock() }, Instances) end
-
-function Instances:image_of(app, release)
-  local image = self.d.docker:image(release.image_id)
-  if image then return image end
-  err.raise("image_not_found", ("the image %s of release %d is no longer on this host"):format(
-    release.image, release.number),
-    ("deploy it again: `ndctl deploy %s --app %s`"):format(release.image, app.name))
-end
 
 -- The addresses on the app's network that are taken.
 function Instances:addresses(app)
@@ -57,7 +48,7 @@ function Instances:prepare(app, release, config, most)
   local d, key = self.d, Apps.net(app)
   local image, net, list
   tasks.all("prepare", {
-    function() image = self:image_of(app, release) end,
+    function() image = self.d.images:of(app, release) end,
     function() net = d.network:ensure_bridge(key) end,
     function()
       local used = self:addresses(app)
@@ -150,7 +141,7 @@ function Instances:grow(app, release, counts, key)
   for _, row in ipairs(d.releases:instances(release)) do
     if row.state == "starting" then rows[#rows + 1] = row end
   end
-  self:start(app, release, rows, key, self:image_of(app, release), d.network:ensure_bridge(net_key), "waiting")
+  self:start(app, release, rows, key, self.d.images:of(app, release), d.network:ensure_bridge(net_key), "waiting")
   d.store:commit {}
   return rows
 end
@@ -257,7 +248,7 @@ end
 function Instances:recreate(app, release, row)
   local d = self.d
   pcall(d.docker.remove, d.docker, row.name, { force = true })
-  local image = self:image_of(app, release)
+  local image = self.d.images:of(app, release)
   local net = d.network:ensure_bridge(Apps.net(app))
   container.put_secrets(d, row.name)
   local id = d.docker:create(row.name, container.spec(d, app, release, image,

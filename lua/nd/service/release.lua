@@ -13,6 +13,7 @@ local fault = require "fault"
 local json = require "json"
 local log = require "log"
 local err = require "nd.error"
+local Images = require "nd.service.images"
 local Process = require "nd.service.process"
 
 local KEEP_MS = 5 * 60 * 1000
@@ -47,11 +48,37 @@ function Releases:live(app)
   return app and app.live and self:by_id(app.live)
 end
 
--- The last good one before what is live.
-function Releases:previous(app)
+-- The good one that served last, other than what is live: the one that was just left, too.
+function Releases:other(app)
   local live = self:live(app)
   return self.d.store:get([[SELECT * FROM release WHERE app = ? AND was_healthy = 1 AND id <> ?
-    AND live_at IS NOT NULL ORDER BY live_at DESC LIMIT 1]], app.id, live and live.id or 0)
+    AND live_at IS NOT NULL ORDER BY live_at DESC, id DESC LIMIT 1]], app.id, live and live.id or 0)
+end
+
+-- The last good one before what is live: what that replaced when it came. So each way back goes
+-- further back, and never to one that was left by going back.
+function Releases:previous(app)
+  local release = self:live(app)
+  if not release then return self:other(app) end
+  repeat
+    release = release.replaced and self:find(app, release.replaced)
+  until not release or release.was_healthy == 1
+  return release
+end
+
+-- What to go back to: the release `n`, or the last good one. Raises where that would be none.
+function Releases:to_go_back(app, n)
+  local release = n and self:get(app, n) or not n and self:previous(app)
+  if not release then
+    local other = self:other(app)
+    err.raise("nothing_to_roll_back", ("'%s' has no earlier healthy release"):format(app.name), other
+      and ("release %d was left by going back: `ndctl rollback %s --to %d` goes there"):format(other.number, app.name,
+        other.number) or "`ndctl status " .. app.name .. "` lists its releases")
+  elseif release.was_healthy == 0 and not release.live_at then
+    err.raise("release_unhealthy", ("release %d of %s was never healthy"):format(release.number, app.name),
+      ("`ndctl deploy %s --app %s` tries its image again"):format(release.image, app.name))
+  end
+  return release
 end
 
 -- Web first, then the other processes by name.
@@ -165,10 +192,10 @@ function Releases:start(ctx, image, options)
     run = ctx.run.row.id }
   local found, net, list = d.instances:prepare(app, release, spec, options.instances)
   d.instances:record(release, list, { {
-    [[INSERT INTO release (app, number, state, image, image_id, config, run, key, created_at)
-      VALUES (?, ?, 'created', ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET state = 'created']],
-    app.id, release.number, release.image, release.image_id, release.config, release.run, ctx.key,
-    clock.now() } })
+    [[INSERT INTO release (app, number, state, image, image_id, digest, config, run, key, created_at)
+      VALUES (?, ?, 'created', ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET state = 'created']],
+    app.id, release.number, release.image, release.image_id, Images.digest(found, release.image) or db.null,
+    release.config, release.run, ctx.key, clock.now() } })
   release = d.store:get("SELECT * FROM release WHERE key = ?", ctx.key)
   self:check_writers(app, spec, release) -- again: another app may have begun to start one as well
   local ok, e = pcall(d.instances.start, d.instances, app, release, self:instances(release), ctx.key, found, net)

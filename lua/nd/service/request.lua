@@ -60,14 +60,16 @@ end
 
 function kinds.rollback(d, body)
   local app = d.apps:get(body)
-  if body.to then d.releases:get(app, body.to) end
+  d.releases:to_go_back(app, body.to)
   return { app = app, recipe = "rollback", params = { app = app.name, to = body.to } }
 end
 
+-- Without an image, to the other of the two that served last, and so back and forth.
 function kinds.swap(d, body)
-  if not body.image then return kinds.rollback(d, { app_name = body.app_name, project = body.project,
-    environment = body.environment }) end
   local app = d.apps:get(body)
+  local other = not body.image and d.releases:other(app)
+  if not body.image then return kinds.rollback(d, { app_name = body.app_name, project = body.project,
+    environment = body.environment, to = other and other.number }) end
   local spec = d.apps:spec(app, {})
   return { app = app, recipe = M.strategy({}, spec), spec = spec,
     params = { app = app.name, image = body.image } }

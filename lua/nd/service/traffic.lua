@@ -5,6 +5,7 @@
 -- or goes (`retarget`). An app may be between two releases (shift.lua): both get traffic then.
 
 local clock = require "clock"
+local db = require "db"
 local json = require "json"
 local log = require "log"
 local tasks = require "nd.tasks"
@@ -90,6 +91,15 @@ local function deciding(self, app, fn, ...)
   return fn(self, app, ...)
 end
 
+-- What a release replaces when it first serves, by number. One that is the same anew, as after a
+-- restart, stands in the other's place.
+local function replaced(old, release)
+  if not old or release.live_at then return release.replaced end
+  local same = old.image_id == release.image_id and old.config == release.config
+  if same then return old.replaced end
+  return old.number
+end
+
 local function switch(self, app, release)
   local d = self.d
   local old = d.releases:live(app)
@@ -107,8 +117,8 @@ local function switch(self, app, release)
   local statements = {
     { "UPDATE app SET live = ?, stopped = 0, updated_at = ? WHERE id = ?", release.id, now, app.id },
     { "DELETE FROM shift WHERE app = ?", app.id },
-    { "UPDATE release SET state = 'live', live_at = ?, drain_until = NULL, keep_until = NULL WHERE id = ?",
-      now, release.id },
+    { [[UPDATE release SET state = 'live', live_at = ?, replaced = ?, drain_until = NULL, keep_until = NULL
+      WHERE id = ?]], now, replaced(old, release) or db.null, release.id },
     d.releases:changed(app, release, "live"),
     d.store:event("app.changed", app.id, nil, { release = release.number }),
   }
