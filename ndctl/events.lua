@@ -41,6 +41,10 @@ return {
     local c, o = ctx.client(), ctx.options
     local query = c:scoped { app = ctx.args.app or o.of, run = o.run, since = o.since,
       follow = tostring(o.follow) }
+    if o.follow and not o.since then -- a number to go on from, should it break before the first event
+      local last = c:call("GET", "/ws/events")
+      query.since = #last > 0 and last[#last].seq or 0
+    end
     stream.each(c, "/ws/events", query, o.follow, function(frame)
       out.print(o.json and require("json").encode(frame) or told(frame))
       query.since = frame.seq or query.since

@@ -101,6 +101,10 @@ return {
     }
     local app = c:call("GET", "/status", { query = c:scoped { app = ctx.args.app } })
     local show = printer(ctx, many(app, o))
+    if o.follow and o.tail == 0 then -- a number to go on from, should it break before the first line
+      local last = c:call("GET", "/ws/logs", { query = c:scoped { app = ctx.args.app, tail = 1 } })
+      query.since, query.tail = last[1] and last[1].seq or 0, nil
+    end
     -- A stream that breaks goes on after the last line it brought.
     stream.each(c, "/ws/logs", query, o.follow, function(frame)
       show(frame)

@@ -1,6 +1,6 @@
 /*
- * nextdeployd.c - the daemon's process: loop, Lua, signals, exit status. What it does is in
- * lua/nd/main.lua.
+ * nextdeployd.c - the daemon's process: loop, Lua, signals, exit status, and its replacement by the
+ * program that is on disk by then. What it does is in lua/nd/main.lua.
  */
 #include <libgen.h>
 #include <malloc.h>
@@ -12,14 +12,27 @@
 
 #include "base/log.h"
 #include "bind/bind.h"
+#include "io/handover.h"
 #include "script/embed.h"
+
+enum { REPLACE = -1 }; /* what main returns for: the program on disk is to go on */
+
+/* What a signal calls of main. */
+static const struct {
+    int number;
+    const char *function;
+} signals[] = {{SIGTERM, "stop"}, {SIGINT, "stop"}, {SIGUSR2, "upgrade"}};
+
+enum { SIGNALS = sizeof signals / sizeof signals[0] };
 
 struct daemon {
     struct nd_loop loop;
     struct nd_host *host;
-    uv_signal_t signals[2]; /* SIGTERM, SIGINT */
-    int main_ref;           /* the table that lua/nd/main.lua returns */
-    int status;             /* exit status */
+    struct nd_handover handover;
+    uv_signal_t signals[SIGNALS];
+    char program[4096]; /* the path it was started by: an upgrade finds the new one there */
+    int main_ref;       /* the table that lua/nd/main.lua returns */
+    int status;         /* exit status, or REPLACE */
 };
 
 static void on_main_end(void *arg, lua_State *L, int status)
@@ -43,28 +56,33 @@ static void on_signal(uv_signal_t *handle, int number)
     struct daemon *daemon = handle->data;
     lua_State *L = nd_host_lua(daemon->host);
 
-    (void)number;
+    const char *function = "stop";
+
+    for (int i = 0; i < SIGNALS; i++)
+        if (signals[i].number == number)
+            function = signals[i].function;
     lua_rawgeti(L, LUA_REGISTRYINDEX, daemon->main_ref);
-    lua_getfield(L, -1, "stop");
+    lua_getfield(L, -1, function);
     lua_remove(L, -2);
-    nd_task_spawn(daemon->host, L, 0, "stop", NULL, NULL);
+    nd_task_spawn(daemon->host, L, 0, function, NULL, NULL);
 }
 
-static void push_programs_dir(lua_State *L)
+/* The file that runs now; "" when it can't be told. */
+static void find_self(char *path, size_t size)
 {
-    char path[4096];
-    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+    ssize_t length = readlink("/proc/self/exe", path, size - 1);
 
-    if (length < 0)
-        length = 0;
-    path[length] = '\0';
-    lua_pushstring(L, dirname(path));
+    path[length < 0 ? 0 : length] = '\0';
 }
 
 static int start(struct daemon *daemon, int argc, char **argv)
 {
     lua_State *L = nd_host_lua(daemon->host);
+    char self[4096];
 
+    find_self(self, sizeof self);
+    /* Its own name, and not where a link leads: the link may lead to the next version by then. */
+    snprintf(daemon->program, sizeof daemon->program, "%s", strchr(argv[0], '/') ? argv[0] : self);
     nd_embed_open(L);
     nd_bind_open(daemon->host);
     lua_getglobal(L, "require");
@@ -82,9 +100,10 @@ static int start(struct daemon *daemon, int argc, char **argv)
         lua_pushstring(L, argv[i]);
         lua_rawseti(L, -2, i);
     }
-    push_programs_dir(L);
-    lua_pushliteral(L, ND_VERSION); // run argv dir version
-    nd_task_spawn(daemon->host, L, 3, "main", on_main_end, daemon);
+    lua_pushstring(L, dirname(self));
+    lua_pushliteral(L, ND_VERSION);
+    lua_pushstring(L, daemon->program); // run argv dir version program
+    nd_task_spawn(daemon->host, L, 4, "main", on_main_end, daemon);
     return 0;
 }
 
@@ -96,29 +115,48 @@ static void keep_small(void)
     mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
 }
 
+/* A second SIGUSR2 that comes while the program is replaced waits until the new one can take it. */
+static void mask_upgrade(int how)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR2);
+    sigprocmask(how, &set, NULL);
+}
+
 int main(int argc, char **argv)
 {
-    static const int numbers[] = {SIGTERM, SIGINT};
     struct daemon daemon = {.status = 1};
     struct nd_err err = {0};
 
+    nd_handover_init(&daemon.handover);
     keep_small();
     signal(SIGPIPE, SIG_IGN);
     if (nd_loop_init(&daemon.loop, &err) < 0) {
         nd_log_err("nextdeployd", &err);
         return 1;
     }
+    daemon.loop.handover = &daemon.handover;
     daemon.host = nd_host_new(&daemon.loop);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < SIGNALS; i++) {
         uv_signal_init(&daemon.loop.uv, &daemon.signals[i]);
         daemon.signals[i].data = &daemon;
-        uv_signal_start(&daemon.signals[i], on_signal, numbers[i]);
+        uv_signal_start(&daemon.signals[i], on_signal, signals[i].number);
     }
+    mask_upgrade(SIG_UNBLOCK);
     if (start(&daemon, argc, argv) == 0)
         nd_loop_run(&daemon.loop);
-    for (int i = 0; i < 2; i++)
+    mask_upgrade(SIG_BLOCK);
+    for (int i = 0; i < SIGNALS; i++)
         uv_close((uv_handle_t *)&daemon.signals[i], NULL);
     nd_host_free(daemon.host);
     nd_loop_fini(&daemon.loop);
+    if (daemon.status == REPLACE) {
+        nd_handover_exec(&daemon.handover, daemon.program, argv, &err);
+        nd_log_err("nextdeployd", &err);
+        daemon.status = 1;
+    }
+    nd_handover_drop(&daemon.handover);
     return daemon.status;
 }

@@ -30,6 +30,7 @@ M.options = {
   { "log_level", "info", "LEVEL", "debug, info, warn or error" },
 }
 M.flags = {
+  { "check", "tell whether the daemon could start on this state and configuration, and exit" },
   { "restore_network", "apply the recorded rules and exit: at boot, before Docker and the proxy" },
   { "remove_network", "remove this instance's chains, routes and networks and exit" },
   { "test_endpoints", "add /_test/echo, for protocol tests only" },

@@ -16,10 +16,14 @@ local app_config = require "nd.service.app_config"
 local config = require "nd.config"
 local network = require "nd.service.network"
 local proxy = require "nd.service.proxy"
+local err = require "nd.error"
 local Store = require "nd.store"
+local tasks = require "nd.tasks"
 
 local GRACE_MS = 2000
+local HAND_OVER_MS = 500 -- the same while new requests wait for the program that comes
 local REST_MS = 30000
+local REPLACE = -1       -- what `run` returns instead of an exit status: the program on disk is to go on
 
 local M = {}
 local d -- the one daemon of this process; for `stop`
@@ -77,6 +81,7 @@ local function build(o, programs)
     recipes = "recipe", runs = "runs", queue = "queue", health = "health", drain = "drain",
     guard = "guard", watch = "watch", jobs = "jobs", schedule = "schedule", scale = "scale",
     shift = "shift", exec = "exec", registries = "registry", seal = "seal", logs = "logs", images = "images",
+    upgrade = "upgrade",
   } do
     d[name] = require("nd.service." .. module).new(d)
   end
@@ -87,12 +92,20 @@ local function socket_group()
   return ("\n" .. fs.read "/etc/group"):find("\nnextdeploy:", 1, true) and "nextdeploy" or nil
 end
 
+local function close_doors()
+  d.runs:wake() -- whoever waits for a run's end is told that he has to ask again
+  tasks.each("close", d.doors, function(door)
+    if d.replaced then door:hand_over(HAND_OVER_MS) else door:close(GRACE_MS) end
+  end)
+end
+
 local function listen(o)
   local handler = api.handler(d)
   d.doors = {
     server.listen({ unix = o.socket, mode = 432, group = socket_group() }, handler), -- 0660
     server.listen({ address = o.address, port = o.tcp_port, test = o.test_endpoints }, handler),
   }
+  server.drop_inherited()
 end
 
 -- Problems of the network that only a person can solve; others (Docker is down) pass.
@@ -135,8 +148,8 @@ local function rest()
 end
 
 local function serve(o, programs)
-  d = { options = o, version = M.version, started = clock.monotonic(), stop_signal = task.signal(),
-    recovering = task.signal() }
+  d = { options = o, version = M.version, argv = M.argv, program = M.program, started = clock.monotonic(),
+    stop = M.stop, stop_signal = task.signal(), recovering = task.signal() }
   fs.mkdir(o.state_dir, 448) -- 0700
   local lock <close> = fs.lock(o.state_dir .. "/lock") -- luacheck: ignore
   o.init_path = programs .. "/nd-init"
@@ -154,13 +167,26 @@ local function serve(o, programs)
   log.info(("ready after %d ms"):format(clock.monotonic() - d.started))
   task.spawn("rest", rest)
   if not d.stopping then d.stop_signal:wait() end
-  for _, door in ipairs(d.doors) do door:close(GRACE_MS) end
+  close_doors()
   d.logs:stop()
   d.network:flush()
   d.network:stop()
   d.metrics:stop()
+  pcall(d.runs.park, d.runs)
   d.store:close()
-  log.info("stopped; what serves goes on serving")
+  log.info(d.replaced and "the program on disk takes over" or "stopped; what serves goes on serving")
+  return d.replaced and REPLACE
+end
+
+-- Whether `serve` would come up: what is asked of a new program before the old one makes way for it.
+local function check(o, programs)
+  Store.check(o.state_dir)
+  for _, name in ipairs { "nd-worker", "nd-init" } do
+    if not fs.exists(programs .. "/" .. name) then
+      err.raise("incomplete", ("there is no %s in %s"):format(name, programs), "install all programs of one release")
+    end
+  end
+  print("nextdeployd " .. M.version)
 end
 
 local function restore_network(o)
@@ -175,9 +201,9 @@ local function remove_network(o)
   d.store:close()
 end
 
--- argv, directory of the programs, version -> exit status
-function M.run(argv, programs, version)
-  M.version = version
+-- argv, directory of the programs, version, path of this program -> exit status, or REPLACE
+function M.run(argv, programs, version, program)
+  M.version, M.argv, M.program = version, argv, program
   local ok, o = pcall(config.load, argv)
   if not ok then
     io.stderr:write("nextdeployd: ", o.message or tostring(o), "\n", o.hint and "  " .. o.hint .. "\n" or "")
@@ -186,9 +212,10 @@ function M.run(argv, programs, version)
   if o.help then print(config.help()) return 0 end
   if o.version then print("nextdeployd " .. version) return 0 end
   log.setup { format = o.log_format, level = o.log_level }
-  local action = o.restore_network and restore_network or o.remove_network and remove_network or serve
+  local action = o.restore_network and restore_network or o.remove_network and remove_network
+    or o.check and check or serve
   local done, e = pcall(action, o, programs)
-  if done then return 0 end
+  if done then return e or 0 end
   log.error(tostring(e.message or e) .. (e.hint and " - " .. e.hint or ""))
   if e.traceback then log.error(e.traceback) end
   return 1
@@ -196,9 +223,19 @@ end
 
 -- SIGTERM: live runs stay in the journal and go on at the next start.
 function M.stop()
-  if not d or d.stopping then return end
+  if not d then return end
+  d.replaced = false
+  if d.stopping then return end
   d.stopping = true
   d.stop_signal:notify()
+end
+
+-- SIGUSR2: as POST /upgrade.
+function M.upgrade()
+  while d and d.recovering do d.recovering:wait() end
+  if not d then return end
+  local ok, e = pcall(d.upgrade.begin, d.upgrade, "a signal")
+  if not ok then log.error(("not upgraded: %s"):format(e.message or e)) end
 end
 
 return M

@@ -30,19 +30,46 @@ local KEEP_EVENTS = 50000
 local Store = {}
 Store.__index = Store
 
-local function migrate(connection, path)
+local function version_of(connection, path)
   local version = connection:get("PRAGMA user_version").user_version
   if version > LATEST then
     err.raise("db_newer", ("the database %s is of a newer NextDeploy (schema %d, this one knows %d)")
       :format(path, version, LATEST), "start the newer release, or restore the copy it made")
   end
-  if version > 0 and version < LATEST then
-    connection:backup(("%s.before-%03d"):format(path, LATEST))
-  end
+  return version
+end
+
+local function apply(connection, version)
   for n = version + 1, LATEST do
     local sql = embed.read(("lua/nd/migrations/%03d.sql"):format(n))
     connection:script(sql .. ("\nPRAGMA user_version = %d;"):format(n))
   end
+end
+
+local function migrate(connection, path)
+  local version = version_of(connection, path)
+  if version > 0 and version < LATEST then
+    connection:backup(("%s.before-%03d"):format(path, LATEST))
+  end
+  apply(connection, version)
+end
+
+-- Whether `open` could: raises what it would raise. Where there is something to migrate it is tried on a
+-- copy, so a daemon may be using the database meanwhile.
+function Store.check(state_dir)
+  local path = state_dir .. "/nextdeploy.db"
+  if not fs.exists(path) then return end
+  local connection <close> = db.open(path)
+  local version = version_of(connection, path)
+  if version == LATEST then return end
+  local trial = path .. ".trial"
+  connection:backup(trial)
+  local ok, e = pcall(function()
+    local copy <close> = db.open(trial)
+    apply(copy, version)
+  end)
+  for _, suffix in ipairs { "", "-wal", "-shm" } do pcall(fs.remove, trial .. suffix) end
+  if not ok then error(e, 0) end
 end
 
 -- Opens <state_dir>/nextdeploy.db and learns (or makes) this daemon's instance id. The id belongs

@@ -15,7 +15,7 @@
  *       nothing was committed since `version` and the stamp (an integer) is the same; see memo.h
  *   c:stats() -> {transactions, commits, failed, commit_ms (total), commit_most_ms, wal_pages,
  *       waiting}
- *   c:close()                            waits; also when collected
+ *   c:close()                            waits; also by <close>, and when collected
  *
  * A row is a table by column name; NULL is absent. Parameters: nil or db.null for NULL (in a
  * statement's list only db.null), booleans as 1 and 0, numbers, strings as TEXT, db.blob(bytes) as
@@ -534,19 +534,11 @@ static int db_gc(lua_State *L)
 }
 
 static const luaL_Reg methods[] = {
-    {"get", db_get},
-    {"rows", db_rows},
-    {"all", db_all},
-    {"write", db_write},
-    {"script", db_script},
-    {"backup", db_backup},
-    {"version", db_version},
-    {"recall", db_recall},
-    {"remember", db_remember},
-    {"stats", db_stats},
-    {"close", db_close},
-    {"__gc", db_gc},
-    {NULL, NULL},
+    {"get", db_get},         {"rows", db_rows},     {"all", db_all},
+    {"write", db_write},     {"script", db_script}, {"backup", db_backup},
+    {"version", db_version}, {"recall", db_recall}, {"remember", db_remember},
+    {"stats", db_stats},     {"close", db_close},   {"__close", db_close},
+    {"__gc", db_gc},         {NULL, NULL},
 };
 
 static const luaL_Reg functions[] = {{"open", db_open}, {"blob", db_blob}, {NULL, NULL}};

@@ -6,6 +6,9 @@
  *       write_ms=, connections=, per_address=, message= (bytes), ping_ms=}
  *   s:address() -> path | address, port     s:connections()
  *   s:close([grace_ms=10000]) waits for what is in flight; WebSockets are closed with 1001
+ *   s:hand_over([grace_ms=10000]) the same, but the listening socket stays open, for the program
+ * that replaces this one; WebSockets are closed with 1012 server.drop_inherited() closes the
+ * sockets handed to this process that no server has taken
  *
  *   handler(req): req = {method=, target=, path= (decoded, normalised), query={name=value, the last
  *       wins}, headers={lower-case name=value}, body=, websocket=bool,
@@ -17,7 +20,8 @@
  * closes, recv brings nil; a task that waits for something else is cancelled. A handler that raises
  * answers by its error's code, message, hint and `status` (else 500).
  *
- * Errors of listen: address_in_use, listen_failed, bad_address, no_such_group, path_too_long.
+ * Errors of hand_over: handover_failed; of listen: address_in_use, listen_failed, bad_address,
+ * no_such_group, path_too_long.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +29,7 @@
 #include "base/mem.h"
 #include "bind/bind.h"
 #include "bind/exchange.h"
+#include "io/handover.h"
 
 #define SERVER_META "nd.server"
 
@@ -260,7 +265,7 @@ static const struct nd_op_type close_type = {
     .cancel = cancel_close,
 };
 
-static int server_close(lua_State *L)
+static int end(lua_State *L, bool hand_over)
 {
     struct box *box = check_box(L);
     lua_Integer grace_ms = luaL_optinteger(L, 2, GRACE_MS);
@@ -271,8 +276,33 @@ static int server_close(lua_State *L)
         return 0;
     op = nd_op_new(L, &close_type);
     nd_list_append(&box->closers, &op->link);
-    nd_http_server_close(box->server, (int)grace_ms, on_closed, box);
+    if (!hand_over) {
+        nd_http_server_close(box->server, (int)grace_ms, on_closed, box);
+    } else if (nd_http_server_hand_over(box->server, (int)grace_ms, on_closed, box, &op->op.err) <
+               0) {
+        nd_list_remove(&op->link);
+        nd_op_done(&op->op);
+    }
     return nd_op_park(L, op);
+}
+
+static int server_close(lua_State *L)
+{
+    return end(L, false);
+}
+
+static int server_hand_over(lua_State *L)
+{
+    return end(L, true);
+}
+
+static int server_drop_inherited(lua_State *L)
+{
+    struct nd_loop *loop = nd_host_loop(nd_host_of(L));
+
+    if (loop->handover)
+        nd_handover_drop(loop->handover);
+    return 0;
 }
 
 /* Anchored until it is closed, so an open one comes here only at the end of the Lua state. */
@@ -292,16 +322,15 @@ static int server_gc(lua_State *L)
 }
 
 static const luaL_Reg methods[] = {
-    {"address", server_address},
-    {"connections", server_connections},
-    {"close", server_close},
-    {"__gc", server_gc},
-    {NULL, NULL},
+    {"address", server_address}, {"connections", server_connections},
+    {"close", server_close},     {"hand_over", server_hand_over},
+    {"__gc", server_gc},         {NULL, NULL},
 };
 
 int nd_open_server(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"listen", server_listen}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"listen", server_listen}, {"drop_inherited", server_drop_inherited}, {NULL, NULL}};
 
     nd_bind_class(L, SERVER_META, methods);
     luaL_newlib(L, functions);

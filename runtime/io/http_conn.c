@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "base/mem.h"
 
@@ -277,6 +278,7 @@ void nd_http_conn_answered(struct nd_http_conn *c)
         nd_http_conn_drop(c);
         return;
     }
+    c->answered = true;
     if (!c->keep_alive || c->server->closing) {
         nd_http_conn_linger(c);
         return;
@@ -473,14 +475,34 @@ void nd_http_conn_start(struct nd_http_conn *c)
     nd_http_conn_read(c, true);
 }
 
+static void leave_ws(struct nd_ws *ws, bool handed_over)
+{
+    if (handed_over)
+        nd_ws_close(ws, 1012, "the server is replaced", 22);
+    else
+        nd_ws_close(ws, 1001, "the server shuts down", 21);
+}
+
+/* A request is on its way, or has come and is not read yet. */
+static bool expects_one(struct nd_http_conn *c)
+{
+    uv_os_fd_t fd;
+    int bytes = 0;
+
+    return !c->answered ||
+           (uv_fileno(&c->uv.handle, &fd) == 0 && ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0);
+}
+
 void nd_http_conn_leave(struct nd_http_conn *c)
 {
+    if (c->state == ND_CONN_IDLE && expects_one(c))
+        return; /* it is answered, if it comes within the grace */
     if (c->state == ND_CONN_IDLE && !unread(c))
         nd_http_conn_close(c);
     else if (c->state == ND_CONN_IDLE)
         nd_http_conn_linger(c);
     else if (c->state == ND_CONN_UPGRADED)
-        nd_ws_close(c->ws, 1001, "the server shuts down", 21);
+        leave_ws(c->ws, c->server->handed_over);
 }
 
 static void too_slow(struct nd_http_conn *c, const char *what)

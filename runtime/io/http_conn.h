@@ -50,8 +50,9 @@ struct nd_http_server {
     } listener;
     uv_timer_t sweep; /* looks at the deadlines while there are connections */
     bool unix_socket, closing, listener_closed, sweep_closed;
-    char *path;     /* owned: unix socket's path, or the address */
-    dev_t path_dev; /* of the socket's inode: only our own is unlinked */
+    bool handed_over; /* the listening socket lives on */
+    char *path;       /* owned: unix socket's path, or the address */
+    dev_t path_dev;   /* of the socket's inode: only our own is unlinked */
     ino_t path_ino;
     int port;             /* -1: unix */
     struct nd_list conns; /* struct nd_http_conn */
@@ -97,6 +98,7 @@ struct nd_http_conn {
     bool refused; /* in server->refused */
     bool handle_closed;
     bool continued; /* 100 was sent for the request being read */
+    bool answered;  /* a request came by it before */
     struct nd_http_peer peer;
     struct nd_http_address *address; /* NULL on unix sockets */
     struct nd_http_parse parse;

@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "io/handover.h"
 #include "io/http_conn.h"
 
 const struct nd_http_limits nd_http_limits_default = {
@@ -117,8 +118,8 @@ static void unlink_own(struct nd_http_server *server)
 {
     struct stat st;
 
-    if (server->unix_socket && lstat(server->path, &st) == 0 && st.st_dev == server->path_dev &&
-        st.st_ino == server->path_ino)
+    if (server->unix_socket && !server->handed_over && lstat(server->path, &st) == 0 &&
+        st.st_dev == server->path_dev && st.st_ino == server->path_ino)
         unlink(server->path);
 }
 
@@ -144,6 +145,20 @@ void nd_http_server_close(struct nd_http_server *server, int grace_ms, void (*on
         on_sweep(&server->sweep);
     else if (!uv_is_closing((uv_handle_t *)&server->sweep)) /* notice the end of the grace */
         uv_timer_start(&server->sweep, on_sweep, 10, 10);
+}
+
+int nd_http_server_hand_over(struct nd_http_server *server, int grace_ms,
+                             void (*on_closed)(void *arg), void *arg, struct nd_err *err)
+{
+    uv_os_fd_t fd;
+
+    if (server->closing || uv_fileno(&server->listener.handle, &fd) < 0)
+        return nd_err_set(err, "handover_failed", NULL, "the server is closed already");
+    if (nd_handover_keep(server->loop->handover, fd, err) < 0)
+        return -1;
+    server->handed_over = true;
+    nd_http_server_close(server, grace_ms, on_closed, arg);
+    return 0;
 }
 
 /* ---- connections ---- */
@@ -318,6 +333,25 @@ static bool is_alive(const struct sockaddr_un *where)
     return alive;
 }
 
+/* The socket that was handed over. Ours still has the name it was bound by; one that somebody else
+ * has bound, systemd, is not ours to unlink. */
+static int take_unix(struct nd_http_server *server, const struct sockaddr_un *real,
+                     const struct sockaddr_un *temporary)
+{
+    struct nd_handover *handover = server->loop->handover;
+    struct stat st;
+    int fd;
+
+    if (lstat(real->sun_path, &st) < 0)
+        return -1;
+    fd = nd_handover_take(handover, (const struct sockaddr *)temporary, sizeof *temporary);
+    if (fd < 0)
+        return nd_handover_take(handover, (const struct sockaddr *)real, sizeof *real);
+    server->path_dev = st.st_dev;
+    server->path_ino = st.st_ino;
+    return fd;
+}
+
 /* Binds under another name, and takes the real one when mode and group are right: at no time can
  * somebody connect who may not. Returns the descriptor. */
 static int bind_unix(struct nd_http_server *server, const struct nd_http_listen *where,
@@ -333,6 +367,11 @@ static int bind_unix(struct nd_http_server *server, const struct nd_http_listen 
                           sizeof real.sun_path - sizeof ".new", where->unix_path);
     snprintf(real.sun_path, sizeof real.sun_path, "%s", where->unix_path);
     snprintf(temporary.sun_path, sizeof temporary.sun_path, "%s.new", where->unix_path);
+    fd = take_unix(server, &real, &temporary);
+    if (fd >= 0 && server->path_ino && set_owner(real.sun_path, where, err) < 0)
+        goto fail;
+    if (fd >= 0)
+        return fd;
     if (lstat(real.sun_path, &st) == 0 && (!S_ISSOCK(st.st_mode) || is_alive(&real)))
         return nd_err_set(err, "address_in_use", "Stop what uses it, or choose another path.",
                           "%s is %s", real.sun_path,
@@ -387,14 +426,16 @@ static int listen_tcp(struct nd_http_server *server, const struct nd_http_listen
 {
     struct sockaddr_storage ss = {0};
     struct sockaddr *sa = (struct sockaddr *)&ss;
-    int length = sizeof ss, rc;
+    int length = sizeof ss, fd, rc;
 
     if (where->port < 0 || where->port > 65535 ||
         (uv_ip4_addr(where->address, where->port, (struct sockaddr_in *)sa) < 0 &&
          uv_ip6_addr(where->address, where->port, (struct sockaddr_in6 *)sa) < 0))
         return nd_err_set(err, "bad_address", "Give a numeric address, as in 127.0.0.1:8371.",
                           "can't listen on '%s' port %d", where->address, where->port);
-    rc = uv_tcp_bind(&server->listener.tcp, sa, 0);
+    fd = nd_handover_take(server->loop->handover, sa, sizeof ss);
+    rc = fd >= 0 ? uv_tcp_open(&server->listener.tcp, fd)
+                 : uv_tcp_bind(&server->listener.tcp, sa, 0);
     if (rc == 0)
         rc = uv_listen(&server->listener.stream, BACKLOG, on_connection);
     if (rc == UV_EADDRINUSE)

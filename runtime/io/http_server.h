@@ -77,16 +77,22 @@ struct nd_http_req_info {
 
 typedef void nd_http_on_request(void *arg, struct nd_http_req *req);
 
-/* Starts listening. `limits` NULL: the default. */
+/* Starts listening, on the socket that was handed over where there is one (handover.h). `limits`
+ * NULL: the default. */
 struct nd_http_server *nd_http_server_open(struct nd_loop *loop, const struct nd_http_listen *where,
                                            const struct nd_http_limits *limits,
                                            nd_http_on_request *on_request, void *arg,
                                            struct nd_err *err);
-/* Stops listening and closes idle connections at once; what is being answered has `grace_ms`.
- * WebSockets are closed with 1001. `on_closed` (may be NULL) is called when the last handle is
- * closed; the server is gone then. A second call shortens the grace. */
+/* Stops listening and closes connections that idle between requests at once; what is being
+ * answered, or connected and has not asked yet, has `grace_ms`. WebSockets are closed with 1001.
+ * `on_closed` (may be NULL) is called when the last handle is closed; the server is gone then. A
+ * second call shortens the grace. */
 void nd_http_server_close(struct nd_http_server *server, int grace_ms, void (*on_closed)(void *arg),
                           void *arg);
+/* The same, but the listening socket stays open: connections wait in it for the program that comes,
+ * for which the loop's handover keeps it. WebSockets are closed with 1012. */
+int nd_http_server_hand_over(struct nd_http_server *server, int grace_ms,
+                             void (*on_closed)(void *arg), void *arg, struct nd_err *err);
 int nd_http_server_port(const struct nd_http_server *server);            /* -1 on a unix socket */
 const char *nd_http_server_address(const struct nd_http_server *server); /* path or IP address */
 int nd_http_server_connections(const struct nd_http_server *server);

@@ -43,6 +43,7 @@ int nd_loop_init(struct nd_loop *loop, struct nd_err *err)
     if (rc < 0)
         return nd_loop_err(err, rc, "loop_failed", NULL, "can't start the event loop");
     loop->uv.data = loop;
+    loop->handover = NULL;
     uv_timer_init(&loop->uv, &loop->lag_timer);
     loop->lag_timer.data = loop;
     loop->lag_due = nd_clock_nanos() + (uint64_t)LAG_EVERY_MS * 1000000;

@@ -17,6 +17,8 @@
 
 #define ND_LAG_BUCKETS 12
 
+struct nd_handover;
+
 /* How late the loop was, five times a second, since the start. */
 struct nd_loop_lag {
     uint64_t counts[ND_LAG_BUCKETS + 1]; /* by nd_lag_bounds; the last: later than all of these */
@@ -27,6 +29,8 @@ extern const double nd_lag_bounds[ND_LAG_BUCKETS]; /* seconds, ascending */
 
 struct nd_loop {
     uv_loop_t uv;
+    struct nd_handover
+        *handover;          /* borrowed; NULL: no listening socket is inherited or handed on */
     uv_timer_t lag_timer;   /* unreferenced; wakes five times a second to measure lag */
     uint64_t lag_due;       /* ns, monotonic: when lag_timer should have fired */
     uint64_t lag_last;      /* ns: how late it was the last time */

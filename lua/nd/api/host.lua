@@ -39,6 +39,11 @@ local function doctor(c)
     instance = d.store.instance, version = d.version }
 end
 
+local function upgrade(c)
+  local versions = c.d.upgrade:begin(c.user.name)
+  return versions, ("nextdeployd %s takes over from %s"):format(versions.to, versions.from), 202
+end
+
 return {
   { method = "GET", path = "/healthz", id = "healthz", permission = "none",
     summary = "The daemon answers.", doc = "It needs no token and looks at nothing else: see /doctor.",
@@ -47,4 +52,10 @@ return {
     summary = "Checks of the host, Docker, rules, proxy and journal.",
     doc = "Each check that isn't `ok` has a hint. The answer is 200 whatever they say.",
     payload = s.ref "Doctor", handler = doctor },
+  { method = "POST", path = "/upgrade", id = "upgrade", permission = "admin",
+    summary = "Has the nextdeployd that is on disk take over.",
+    doc = "It is asked first whether it would start on this configuration and database, and 409 tells why not. "
+      .. "It takes over within a second or so: requests wait meanwhile, none is refused, WebSockets are closed "
+      .. "with 1012, and runs go on from the journal.",
+    payload = s.ref "Upgrade", status = { 202 }, fails = { 409 }, handler = upgrade },
 }

@@ -373,6 +373,9 @@ local answers = {
   Health = object({ version = text, instance = text, uptime_ms = integer },
     { "version", "instance", "uptime_ms" }),
 
+  Upgrade = object({ from = doc(text, "The version that makes way."), to = doc(text, "The one on disk.") },
+    { "from", "to" }),
+
   Event = object({
     seq = doc(integer, "Grows; `since` takes it."), time = time,
     kind = doc(text, "run.started, effect.answered, app.changed, ..."), app = text, project = text,

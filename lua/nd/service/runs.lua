@@ -200,8 +200,15 @@ end
 
 -- What was under way when the daemon ended. To be asked before anybody can start another run.
 function Runs:interrupted()
+  self.orderly = self.d.store:meta "ended" == "orderly"
+  self.d.store:commit { { "DELETE FROM meta WHERE key = 'ended'" } }
   return self.d.store:all(
     "SELECT * FROM run WHERE state NOT IN ('done', 'failed', 'cancelled')")
+end
+
+-- At the daemon's orderly end: the next start need not suspect a run of having been the cause of it.
+function Runs:park()
+  self.d.store:commit { self.d.store:set_meta("ended", "orderly") }
 end
 
 -- At start: all that goes on.
@@ -210,8 +217,9 @@ function Runs:resume(interrupted)
     local run = Run.new(self.d, row)
     self.live[row.id] = run
     run:load()
-    local stuck = row.state == "running" and run:died(("resumed after a restart of the daemon, at effect %d")
-      :format(run.count)) and err.new("stuck", "the run made no progress over three restarts of the daemon")
+    local suspect = row.state == "running" and not self.orderly
+    local stuck = suspect and run:died(("resumed after a death of the daemon, at effect %d"):format(run.count))
+      and err.new("stuck", "the run made no progress over three restarts of the daemon")
     if run.damage then
       log.error(run.damage.message)
     else
@@ -264,13 +272,23 @@ end
 
 local ended = { done = true, failed = true, cancelled = true }
 
--- Waits until the run has ended; returns its row.
+-- Waits until the run has ended; returns its row. Raises when the daemon ends before.
 function Runs:wait(run)
   while true do
     local live, row = self.live[run.row.id], self:get(run.row.id)
     if not live and ended[row.state] then return row end
+    if self.d.stopping then
+      err.raise("shutting_down", ("the daemon ends or is replaced; the run %s goes on when it is back"):format(row.id),
+        "ndctl runs watch " .. row.id, { run_id = row.id })
+    end
     (live and live.ended or self.d.queue.changed):wait(1000)
   end
+end
+
+-- Has all who wait look again.
+function Runs:wake()
+  for _, run in pairs(self.live) do run.ended:notify() end
+  self.d.queue.changed:notify()
 end
 
 -- ---- for people ----
