@@ -56,6 +56,8 @@ local function show(ctx)
     { "owner", present(run.owner) },
     { "started", ("%s (%s)"):format(tostring(run.started_at), text.ago(run.started_at, now)) },
     { "took", took(run, now) },
+    { "deadline", not follow.ended(run) and present(run.deadline)
+      and ("%s (%s)"):format(run.deadline, text.ago(run.deadline, now)) or nil },
     { "bundle", present(run.bundle) and tostring(run.bundle):sub(1, 19) },
   }, "  "))
   local effects = present(run.effects) or {}

@@ -24,7 +24,7 @@ local log = require "log"
 local task = require "task"
 local err = require "nd.error"
 
-local LATEST = 13       -- the newest lua/nd/migrations/NNN.sql
+local LATEST = 14       -- the newest lua/nd/migrations/NNN.sql
 local KEEP_EVENTS = 50000
 
 local Store = {}

@@ -53,15 +53,15 @@ function Lock:hold(key)
   end })
 end
 
--- Runs fn for at most `ms`; raises code "timeout" (with `message`) when it takes longer.
-function M.timeout(ms, message, fn)
+-- Runs fn for at most `ms`; raises `late` when it takes longer.
+function M.timeout(ms, late, fn)
   local child = task.spawn(task.current() or "timeout", fn)
   local ok, ended = pcall(child.wait, child, ms)
   if ok and ended then return child:join() end
   child:cancel()
   child:wait()
   if not ok then error(ended, 0) end
-  error(task.error { code = "timeout", message = message }, 0)
+  error(late, 0)
 end
 
 return M

@@ -22,14 +22,21 @@ act.run_options = {
   act.options.wait,
   { "queue", type = "flag", doc = "where the app is being changed already: wait for a turn" },
   { "supersede", type = "flag", doc = "or also end that, if it can still go back, and drop what waits" },
+  { "deadline", type = "duration", value = "TIME",
+    doc = "after so long it goes back by itself; 7d, unless the recipe says another" },
   { "idempotency-key", value = "KEY", doc = "the same command again with this key makes no second run" },
 }
+
+local function body_of(ctx, client, body)
+  body.deadline = ctx.options.deadline
+  return client:scoped(body)
+end
 
 -- Prints the plan of a request; returns 0 where nothing would change, else 1. (What goes wrong on the way
 -- is 2: main.lua.)
 function act.plan(ctx, path, body)
   local client = ctx.client()
-  local p = client:call("POST", path, { query = { plan = "true" }, body = client:scoped(body),
+  local p = client:call("POST", path, { query = { plan = "true" }, body = body_of(ctx, client, body),
     timeout_ms = SLOW })
   local plan = require "ndctl.lib.plan"
   if ctx.options.json then
@@ -52,7 +59,7 @@ function act.post(ctx, spec)
   local client = ctx.client()
   local o = ctx.options
   local ok, payload = pcall(client.call, client, "POST", spec.path, {
-    body = client:scoped(spec.body), timeout_ms = SLOW,
+    body = body_of(ctx, client, spec.body), timeout_ms = SLOW,
     query = { busy = o.supersede and "supersede" or o.queue and "queue" or nil },
     headers = { ["idempotency-key"] = o.idempotency_key } })
   if not ok then

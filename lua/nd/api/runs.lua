@@ -27,8 +27,12 @@ local function approve(c)
 end
 
 local function cancel(c)
-  local run = c.d.runs:cancel(c.path.id, c.user.name)
-  return c.d.runs:describe(c.d.runs:wait(run)), "Run cancelled"
+  local row = c.d.runs:wait(c.d.runs:cancel(c.path.id, c.user.name))
+  if row.state == "done" then
+    err.raise("past_pivot", ("the run %s got past its point of no return before it could be interrupted: it is done")
+      :format(row.id), ("`ndctl rollback %s` goes back"):format(c.d.apps:by_id(row.app).name))
+  end
+  return c.d.runs:describe(row), "Run cancelled"
 end
 
 return {

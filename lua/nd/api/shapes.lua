@@ -43,6 +43,10 @@ local key = {
   environment = { type = "string", default = "production" },
 }
 
+-- Of whatever begins a run.
+local of_run = { deadline = fields(duration, { description = "After so long the run goes back by itself; past its "
+  .. "point of no return, to its end. Without it as long as the recipe says, else seven days." }) }
+
 -- Of a list of apps.
 local page = {
   limit = { type = "integer", minimum = 1, maximum = 1000, default = 100, description = "At most so many apps." },
@@ -115,7 +119,7 @@ local requests = {
   PauseRequest = closed(fields(key, { ["for"] = doc(duration, "At most 30s, which it is unless it is said.") }),
     { "app_name" }),
 
-  DeployRequest = closed(fields(key, {
+  DeployRequest = closed(fields(key, of_run, {
     image = { type = "string", minLength = 1,
       description = "Used as it is if the host has it, else pulled." },
     env = { type = "object", additionalProperties = one_of(text, number, boolean),
@@ -142,13 +146,13 @@ local requests = {
   }), { "app_name", "image" }),
 
   AppRequest = closed(key, { "app_name" }),
-  SwapRequest = closed(fields(key, { image = { type = "string", minLength = 1 } }), { "app_name" }),
-  RollbackRequest = closed(fields(key, { to = { type = "integer", minimum = 1,
+  SwapRequest = closed(fields(key, of_run, { image = { type = "string", minLength = 1 } }), { "app_name" }),
+  RollbackRequest = closed(fields(key, of_run, { to = { type = "integer", minimum = 1,
     description = "Number of the release; without it, the last good one." } }), { "app_name" }),
 
   RecipeFiles = closed({ name = text, files = texts "Source by path; one is recipe.lua." }, { "files" }),
 
-  RunRequest = closed(fields(key, {
+  RunRequest = closed(fields(key, of_run, {
     recipe = one_of(doc(text, "Name of a recipe."), ref "RecipeFiles"),
     params = { type = "object", description = "The recipe's parameters; `app` is app_name." },
   }), { "recipe", "app_name" }),
@@ -163,7 +167,7 @@ local requests = {
 
   TagRequest = closed { add = list(text), remove = list(text) },
 
-  ScaleRequest = closed(fields(key, {
+  ScaleRequest = closed(fields(key, of_run, {
     process = { type = "string", default = "web" },
     replicas = { type = "integer", minimum = 0, maximum = 20 }, drain = duration,
   }), { "app_name", "replicas" }),
@@ -281,6 +285,7 @@ local answers = {
     id = text, app = text, project = text, environment = text, recipe = text,
     bundle = doc(text, "SHA-256 of the recipe's files, which the run keeps."),
     state = run_state, owner = text, started_at = time, ended_at = time, wake_at = time,
+    deadline = doc(time, "When it has to have ended."),
     step = doc(text, "The last thing it asked for."), error = ref "RunError",
     params = { type = "object" }, result = any, effects = list(ref "Effect"),
   }, { "id", "app", "recipe", "state", "owner", "started_at", "params" }),
@@ -302,6 +307,8 @@ local answers = {
     state = { type = "string", enum = array { "acting", "answered", "cancelled", "undone" } },
     answered = doc(integer, "In the order answered."), answered_at = time, ok = boolean,
     ms = integer, result = any, error = ref "RunError", undo = { type = "object" }, pivot = boolean,
+    task = doc(text, "The branch that asked: 1, or 1.2 of the second of its branches."),
+    deadline = doc(time, "It would be interrupted then."),
   }, { "n", "name", "args", "label", "state", "asked_at" }),
 
   Plan = object({

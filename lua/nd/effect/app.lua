@@ -6,6 +6,7 @@
 
 local duration = require "nd.duration"
 local json = require "json"
+local drain_deadline = require "nd.effect.drain"
 
 local function releases(ctx) return ctx.d.releases end
 
@@ -64,6 +65,7 @@ M["app.prepare"] = {
     local spec = release_command(ctx)
     return spec and "run the release command: " .. table.concat(spec.release.command, " ") or ""
   end,
+  deadline = false, -- the command has a timeout
   act = function(ctx, _, image)
     local spec = release_command(ctx)
     if not spec then return json.null end
@@ -209,6 +211,7 @@ M["app.stop"] = {
     if not release then return "stop nothing: no release is live" end
     return "stop " .. number(release) .. ": from here on nothing serves"
   end,
+  deadline = function(_, _, options) return drain_deadline(options) end,
   act = function(ctx, handle, options)
     if not handle then return json.null end
     return releases(ctx):stop_for_recreate(ctx, releases(ctx):get(ctx.app, handle.release),

@@ -10,6 +10,7 @@ return {
   ["approval.wait"] = {
     version = 1, class = "read", planned = true, capability = "time", args = { { "what", "text" } },
     label = function(what) return "wait for somebody's approval: " .. what end,
+    deadline = false,
     wake = function() return YEAR end,
     act = function(ctx)
       local run = ctx.run

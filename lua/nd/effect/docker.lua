@@ -19,6 +19,7 @@ return {
       if image.state ~= "gone" then return "" end
       return ("have the image of release %d, %s"):format(image.release, image.image)
     end,
+    deadline = function() return 60 * 60 * 1000 end,
     act = function(ctx, image)
       local function progress(p) ctx.progress(p.text, p.done, p.total) end
       if type(image) == "string" then

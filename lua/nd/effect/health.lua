@@ -17,6 +17,7 @@ local row = {
     if settle and settle > 0 then text = text .. ", for " .. duration.text(settle) end
     return text
   end,
+  deadline = false, -- its probe has one
   act = wait,
   plan = function(_, handle) return { release = handle.release, healthy = true } end,
 }

@@ -6,6 +6,7 @@ local err = require "nd.error"
 
 local MAX_BODY = 48 * 1024
 local DEFAULT_MS = 10000
+local SLACK_MS = 60000
 
 local function only_reads(r) return (r.method or "GET") == "GET" or r.method == "HEAD" end
 
@@ -15,6 +16,7 @@ return {
   ["http.request"] = {
     version = 1, class = "act", capability = "http", args = { { "request", "table" } },
     label = title,
+    deadline = function(_, r) return (r.timeout or DEFAULT_MS) + SLACK_MS end,
     act = function(_, r)
       if type(r.url) ~= "string" or not r.url:match "^https?://" then
         err.raise("bad_argument", "http.request: url must begin with http:// or https://")

@@ -20,7 +20,9 @@
 --   planned            a read that has a line in the plan (acts all have), unless its label is ""
 --   plan(ctx, ...)     a plausible result for `--plan`, which acts on nothing; notes in ctx what would
 --                      be another then: see plan.lua
---   deadline(ctx, ...) ms after it was asked; wake(ctx, ...) for sleeps
+--   deadline(ctx, ...) ms after it was asked it is interrupted, and has failed: ten minutes, unless it
+--                      says another; false where it waits as long as its run may, or ends by itself
+--   wake(ctx, ...)     for sleeps: ms after it was asked
 
 local err = require "nd.error"
 local capability = require "nd.effect.capability"
@@ -68,6 +70,17 @@ function M.unpack(e)
     if value ~= null then list[i] = value end
   end
   return table.unpack(list, 1, #e.args)
+end
+
+local DEADLINE_MS, LONGEST_MS = 10 * 60 * 1000, 366 * 24 * 3600 * 1000
+
+-- When an effect that is asked for now is interrupted; nil for never.
+function M.deadline(def, e, ctx)
+  if def.deadline == false then return nil end
+  local ok, ms = true, DEADLINE_MS
+  if def.deadline then ok, ms = pcall(def.deadline, ctx, M.unpack(e)) end
+  ms = ok and math.tointeger(ms) or DEADLINE_MS -- a recipe may have sent anything
+  return e.asked_at + math.max(0, math.min(ms, LONGEST_MS))
 end
 
 -- Raises when the effect may not be asked for, or not like this.

@@ -1,6 +1,7 @@
 -- Effects that change how many instances of a process a release has.
 
 local json = require "json"
+local drain_deadline = require "nd.effect.drain"
 
 local function release_of(ctx, handle) return ctx.d.releases:get(ctx.app, handle.release) end
 
@@ -59,6 +60,7 @@ M["app.trim"] = {
   version = 1, class = "act", capability = "app",
   args = { { "release", "release" }, { "process", "text" }, { "options", "table", "optional" } },
   label = function(_, process) return ("drain and remove the instances of %s that are too many"):format(process) end,
+  deadline = function(_, _, _, options) return drain_deadline(options) end,
   act = function(ctx, handle, process, options)
     return ctx.d.scale:trim(release_of(ctx, handle), process, options and options.drain)
   end,

@@ -1,5 +1,7 @@
 -- Effects on an app that is between two releases. app.unshift is an undo only.
 
+local drain_deadline = require "nd.effect.drain"
+
 local function text_of(number) return ("%g"):format(number) end
 
 local function label(_, release, options)
@@ -16,6 +18,7 @@ return {
     version = 1, class = "act", capability = "app",
     args = { { "app", "app" }, { "release", "release" }, { "options", "table" } },
     label = label,
+    deadline = function(_, _, _, options) return drain_deadline(options) end,
     act = function(ctx, _, handle, options)
       return ctx.d.shift:set(ctx.app, ctx.d.releases:get(ctx.app, handle.release), options)
     end,

@@ -9,6 +9,7 @@ return {
   ["task.cancel"] = {
     version = 1, class = "read", capability = "time", args = { { "selection", "table" } },
     label = function() return "cancel the other branches" end,
+    deadline = false,
     act = function(ctx, selection) ctx.run:interrupt(selection.tasks, ctx.n) end,
     plan = function() end,
   },
@@ -17,6 +18,7 @@ return {
   ["task.rollback"] = {
     version = 1, class = "act", capability = "time", args = { { "selection", "table" } },
     label = function() return "undo the other branches" end,
+    deadline = false,
     act = function(ctx, selection) ctx.run:undo(selection.tasks) end,
     plan = function() end,
   },

@@ -23,6 +23,7 @@ return {
   ["time.sleep"] = {
     version = 1, class = "read", planned = true, capability = "time", args = { { "ms", "ms" } },
     label = function(ms) return "sleep " .. duration.text(ms) end,
+    deadline = false,
     wake = function(_, ms) return ms end,
     act = function(ctx, ms) task.sleep(math.max(0, ctx.asked_at + ms - clock.now())) end,
     plan = function() end,

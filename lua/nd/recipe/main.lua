@@ -75,6 +75,7 @@ local param = require "nd.recipe.param"
 local scheduler = require "nd.recipe.scheduler"
 local stubs = require "nd.recipe.stubs"
 local tasks = require "nd.recipe.tasks"
+local units = require "nd.recipe.units"
 local coroutines = require "nd.recipe.coroutines"
 
 scheduler.open(host)
@@ -109,7 +110,7 @@ loaded.cjson, loaded.json = json, json
 -- ---- recipe{} ----
 
 local recipe_class = { __name = "recipe" }
-local recipe_fields = { "summary", "params", "run", "needs", "trigger", "gap" }
+local recipe_fields = { "summary", "params", "run", "needs", "trigger", "gap", "deadline" }
 
 local function bad_recipe(...)
   errors.raise("bad_recipe", string.format(...), "recipes/README.md shows what a recipe looks like")
@@ -133,6 +134,9 @@ local function declare_recipe(fields)
   end
   if fields.gap ~= nil and type(fields.gap) ~= "string" then
     bad_recipe("gap says in words why nothing serves for a while, and is a %s", type(fields.gap))
+  end
+  if fields.deadline ~= nil and (units.milliseconds(fields.deadline) or 0) == 0 then
+    bad_recipe("deadline is a duration such as \"2h\", and not %s", tostring(fields.deadline))
   end
   for name, p in pairs(fields.params or {}) do
     if type(name) ~= "string" or not param.is(p) then
@@ -203,6 +207,7 @@ end
 local function send_header(recipe)
   local header = {
     summary = recipe.summary, needs = recipe.needs, trigger = recipe.trigger, gap = recipe.gap,
+    deadline = recipe.deadline and units.milliseconds(recipe.deadline),
     params = host.json.array(param.describe(recipe.params or {})),
   }
   local text, why = host.encode({ type = "header", recipe = header })

@@ -145,7 +145,9 @@ function Jobs:wait_container(job)
       err.raise("job_timeout", ("it did not end within %s"):format(require "nd.duration".text(job.timeout)),
         "give it a longer `timeout`")
     end
-    local ok, code = pcall(tasks.timeout, left, "", function() return d.docker:wait(job.name) end)
+    local ok, code = pcall(tasks.timeout, left, err.new("timeout", job.name), function()
+      return d.docker:wait(job.name)
+    end)
     if ok then return code end
     if code.code == "cancelled" then error(code, 0) end
     if code.code == "docker_not_found" then

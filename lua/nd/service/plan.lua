@@ -17,7 +17,7 @@ local budget = require "nd.budget"
 local effects = require "nd.effect"
 local err = require "nd.error"
 local changes = require "nd.service.changes"
-local Run = require "nd.service.run"
+local recipe_worker = require "nd.service.recipe_worker"
 
 local STEPS = 200 -- a loop that waits for the world never ends in a plan
 
@@ -116,7 +116,7 @@ function Plan.make(d, request, row, bundle)
     ctx = { d = d, app = request.app, spec = request.spec, key = "plan", asked_at = clock.now(),
       run = { app = request.app, row = row }, progress = function() end, slept = 0, made = {}, outside = {} },
   }, Plan)
-  local w, header = Run.start_worker(d, row, bundle.files)
+  local w, header = recipe_worker.start(d, row, bundle.files)
   self.ctx.run.needs = header.allowed
   local _ <close> = setmetatable({}, { __close = function() w:kill() end })
   self:follow(w)

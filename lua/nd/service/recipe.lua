@@ -10,6 +10,7 @@ local embed = require "embed"
 local fs = require "fs"
 local json = require "json"
 local err = require "nd.error"
+local recipe_worker = require "nd.service.recipe_worker"
 
 local MAX_BYTES = 1024 * 1024
 
@@ -129,8 +130,7 @@ end
 
 -- What the recipe says of itself: summary, params, needs. Raises what is wrong with it.
 function Recipes:header(bundle)
-  local run = require "nd.service.run"
-  local w, header = run.start_worker(self.d,
+  local w, header = recipe_worker.start(self.d,
     { id = "header", params = "{}", seed = 0, recipe = bundle.name }, bundle.files, "header")
   w:kill()
   return header

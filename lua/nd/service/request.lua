@@ -8,6 +8,7 @@
 --   request.strategy(body, spec) -> the recipe that deploys `spec`
 -- Nothing here waits for anything but the database.
 
+local duration = require "nd.duration"
 local err = require "nd.error"
 local Process = require "nd.service.process"
 
@@ -95,6 +96,10 @@ end
 function M.make(d, kind, body, owner)
   local request = kinds[kind](d, body)
   request.owner = owner
+  request.deadline = body.deadline and duration.ms("deadline", body.deadline)
+  if request.deadline == 0 then
+    err.raise("bad_request", "deadline: the run needs some time", "leave it out, or write 30s, 5m or 1h30m")
+  end
   return request
 end
 

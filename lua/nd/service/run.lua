@@ -15,12 +15,12 @@ local fault = require "fault"
 local json = require "json"
 local log = require "log"
 local task = require "task"
-local worker = require "worker"
 local budget = require "nd.budget"
+local duration = require "nd.duration"
 local effects = require "nd.effect"
-local capability = require "nd.effect.capability"
 local err = require "nd.error"
 local tasks = require "nd.tasks"
+local recipe_worker = require "nd.service.recipe_worker"
 
 local DEATHS = 3             -- of the worker without a new journal row: the run is stuck
 local ASLEEP_MS = 60000      -- a run that sleeps longer gives up its process
@@ -96,35 +96,6 @@ local function live(state)
 end
 
 -- ---- the worker ----
-
--- Starts a worker on this run's bundle and returns it once the recipe has loaded and its
--- parameters were accepted; raises the recipe's error otherwise.
-function Run.start_worker(d, row, files, mode)
-  local w = worker.spawn(d.worker_options)
-  w:send {
-    type = "start", run = row.id, files = d.recipes.to_send(files), entry = "recipe.lua",
-    params = json.decode(row.params), seed = row.seed, mode = mode or "run",
-    state = row.begun_with and json.decode(row.begun_with) or nil,
-  }
-  local ok, message = pcall(w.recv, w, budget.wall_ms)
-  local loaded = ok and message and message.type == "header"
-  if loaded then
-    ok, message.recipe.allowed = pcall(capability.read, message.recipe.needs)
-    if ok then return w, message.recipe end
-  end
-  w:kill()
-  if loaded then error(message.recipe.allowed, 0) end
-  if not ok and message.code == "cancelled" then error(message, 0) end
-  local status = w:wait()
-  if ok and message and message.type == "failed" then error(task.error(message.error), 0) end
-  if not ok and message.code == "timeout" then
-    err.raise("recipe_timeout", ("the recipe '%s' did not load within %d s"):format(row.recipe,
-      budget.wall_ms // 1000), "look for a loop outside `run`")
-  end
-  local why = budget.ended(status)
-  err.raise(why.code, ("while the recipe '%s' was loaded, %s"):format(row.recipe, why.message),
-    why.hint or "`ndctl recipe check` may tell why")
-end
 
 local function answer_frame(e)
   if e.ok == 1 then return { type = "answer", n = e.n, ok = true, value = e.result } end
@@ -264,11 +235,12 @@ function Run:journal(asked)
   self.count = math.max(self.count, e.n)
   self:fault(e, "before")
   local ok, bad = pcall(effects.check, def, e, self)
+  e.deadline = ok and effects.deadline(def, e, self:context(e)) or nil
   local statements = {
-    { [[INSERT INTO effect (run, n, name, version, task, at, args, label, pivot, asked_at)
-      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)]],
+    { [[INSERT INTO effect (run, n, name, version, task, at, args, label, pivot, asked_at, deadline)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)]],
       self.row.id, e.n, e.name, e.version, e.task, e.at or db.null, json.encode(e.args), e.label,
-      e.pivot, e.asked_at },
+      e.pivot, e.asked_at, e.deadline or db.null },
     self:event("effect.asked", { n = e.n, name = e.name, label = e.label }),
   }
   if self.row.deaths > 0 then
@@ -297,12 +269,16 @@ function Run:context(e)
   }
 end
 
+local function too_late(e)
+  return err.new("deadline", ("%s had not ended after %s, its deadline"):format(e.label,
+    duration.text(e.deadline - e.asked_at)), "a recipe that can do without it catches this with pcall")
+end
+
 -- Acts on an effect in a task of its own. `again`: its intent is in the journal from before a
 -- crash, and it may or may not have happened.
 function Run:act(e, again)
   local def = effects.find(e.name)
   local ctx = self:context(e)
-  e.deadline = def.deadline and e.asked_at + def.deadline(ctx, effects.unpack(e)) or nil
   e.wake = def.wake and e.asked_at + def.wake(ctx, effects.unpack(e)) or nil
   self.acting[e.n] = task.spawn("effect " .. e.name, function()
     local ok, result = pcall(function()
@@ -317,8 +293,8 @@ function Run:act(e, again)
           :format(e.label), "look for yourself; the recipe says retry = \"never\"")
       end
       if not e.deadline then return def.act(ctx, effects.unpack(e)) end
-      return tasks.timeout(math.max(0, e.deadline - clock.now()), e.label .. " took too long",
-        function() return def.act(ctx, effects.unpack(e)) end)
+      local left = math.max(0, e.deadline - clock.now())
+      return tasks.timeout(left, too_late(e), function() return def.act(ctx, effects.unpack(e)) end)
     end)
     self:fault(e, "acted")
     local put_aside = self.resting or self.d.stopping -- not answered
@@ -475,7 +451,7 @@ function Run:roll_back(reason)
   self.reason = self.reason or reason
   if self.row.state ~= "rolling_back" then
     self:set_state("rolling_back", {
-      { "UPDATE run SET reason = ? WHERE id = ?", json.encode(self.reason), self.row.id },
+      { "UPDATE run SET reason = ?, heard = ? WHERE id = ?", json.encode(self.reason), self.order, self.row.id },
       self:event("run.rolling_back", { error = self.reason }),
     })
   end
@@ -485,14 +461,15 @@ function Run:roll_back(reason)
   self:settle()
   self:undo()
   self.d.releases:tidy(self.app, self.row.id) -- what no undo knew of
-  local by_person = self.cancelled or self.reason and self.reason.code == "cancelled"
+  local by_person = self.reason and self.reason.code == "cancelled"
   self:finish(by_person and "cancelled" or "failed", self.reason)
 end
 
 -- Past the pivot there is only forward: the daemon retires what the recipe no longer can.
 function Run:clean_up(reason)
   self:set_state("cleaning", {
-    { "UPDATE run SET error = ? WHERE id = ?", json.encode(reason), self.row.id } })
+    { "UPDATE run SET error = ?, heard = coalesce(heard, ?) WHERE id = ?", json.encode(reason), self.order,
+      self.row.id } })
   self:interrupt()
   self:settle()
   self.d.releases:tidy(self.app, self.row.id)
@@ -580,7 +557,7 @@ function Run:once(w)
   local ok, how, value = pcall(function()
     if not w then
       local header
-      w, header = Run.start_worker(self.d, self.row, self:files())
+      w, header = recipe_worker.start(self.d, self.row, self:files())
       self.needs = header.allowed
     end
     return self:attend(w)
@@ -643,27 +620,44 @@ function Run:approve(who)
   self.approved:notify()
 end
 
+-- Has the run end at once, for this reason: back, or past the pivot to its end.
+function Run:stop(reason)
+  self.reason, self.stopped = reason, true
+  self.driver:cancel()
+end
+
+local function is_past_pivot(self, why)
+  err.raise("past_pivot", ("the run %s is past its point of no return%s: it only goes forward"):format(self.row.id,
+    why), ("let it finish, then `ndctl rollback %s`"):format(self.app.name))
+end
+
 -- Asks the run to end by its undo path. Refused after the pivot.
 function Run:cancel(who)
-  if not live(self.row.state) then
-    err.raise("run_ended", ("the run %s has ended: %s"):format(self.row.id, self.row.state))
+  local state = self.row.state
+  if self.row.pivot and (live(state) or state == "cleaning") then
+    is_past_pivot(self, ", effect " .. self.row.pivot)
+  elseif not live(state) then
+    err.raise("run_ended", ("the run %s has ended: %s"):format(self.row.id, state),
+      ("`ndctl runs show %s`"):format(self.row.id))
   end
-  if self.row.pivot then
-    err.raise("past_pivot", ("the run %s is past its point of no return: traffic is on the new release")
-      :format(self.row.id), ("let it finish, then `ndctl rollback %s`"):format(self.app.name))
-  end
-  if self.cancelled or self.row.state == "rolling_back" then return end -- under way already
-  self.cancelled = true
-  self.reason = { code = "cancelled", message = "cancelled by " .. who }
-  self.driver:cancel()
+  if self.stopped or state == "rolling_back" then return end -- under way already
+  self:stop { code = "cancelled", message = "cancelled by " .. who }
+end
+
+-- Its time is over, unless it is about to end anyway.
+function Run:expire()
+  if self.stopped or self.row.state ~= "running" and self.row.state ~= "sleeping" then return end
+  local took = duration.text(self.row.deadline - self.row.started_at)
+  self:stop { code = "deadline", message = ("the run had not ended after %s, its deadline"):format(took),
+    hint = ("`ndctl runs show %s` tells where the time went; --deadline TIME gives it more"):format(self.row.id) }
 end
 
 -- Starts the task that drives it.
 function Run:go(w, stuck)
   self.driver = task.spawn("run " .. self.row.id, function()
     local ok, e = pcall(self.drive, self, w, stuck)
-    if not ok and self.cancelled and e.code == "cancelled" then
-      ok, e = pcall(self.roll_back, self, self.reason)
+    if not ok and self.stopped and e.code == "cancelled" then
+      ok, e = pcall(self.give_up, self, self.reason)
     end
     if not ok and not self.d.stopping then
       log.error(("run %s: %s"):format(self.row.id, tostring(e.traceback or e)))
@@ -675,4 +669,4 @@ function Run:go(w, stuck)
   end)
 end
 
-return { new = Run.new, start_worker = Run.start_worker }
+return { new = Run.new }

@@ -10,15 +10,20 @@ local err = require "nd.error"
 local tasks = require "nd.tasks"
 local Plan = require "nd.service.plan"
 local Request = require "nd.service.request"
+local recipe_worker = require "nd.service.recipe_worker"
 local Run = require "nd.service.run"
 
 local KEEP_RUNS = 500                     -- of each app, however old
+local DEADLINE_MS = 7 * 24 * 3600 * 1000  -- of a run whose request and recipe say none
+local LOOK_MS = 60000                     -- between looks at the clock, which somebody may set
 local KEEP_MS = 30 * 24 * 60 * 60 * 1000  -- and all younger ones
 
 local Runs = {}
 Runs.__index = Runs
 
-function Runs.new(d) return setmetatable({ d = d, live = {}, asking = tasks.lock() }, Runs) end
+function Runs.new(d)
+  return setmetatable({ d = d, live = {}, asking = tasks.lock(), begun = task.signal() }, Runs)
+end
 
 -- Short, sorts by time: seconds since 2020 and randomness, in base 32 without look-alikes.
 local function new_id()
@@ -48,9 +53,9 @@ end
 function Runs:record(row, after)
   return {
     { [[INSERT INTO run (id, app, recipe, bundle, params, spec, begun_with, seed, state, owner, started_at,
-        request, request_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)]], row.id, row.app, row.recipe,
-      row.bundle, row.params, row.spec or db.null, row.begun_with or db.null, row.seed, row.state, row.owner,
-      row.started_at, row.request or db.null, row.request_hash or db.null },
+        deadline, request, request_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)]], row.id, row.app,
+      row.recipe, row.bundle, row.params, row.spec or db.null, row.begun_with or db.null, row.seed, row.state,
+      row.owner, row.started_at, row.deadline or db.null, row.request or db.null, row.request_hash or db.null },
     self.d.store:event("run.started", row.app, row.id,
       { recipe = row.recipe, owner = row.owner, after = after }),
   }
@@ -98,9 +103,10 @@ function Runs:start(request)
   if d.stopping then err.raise("shutting_down", "the daemon is stopping", "try again in a moment") end
   self:conflict(request.app, request.waited)
   local bundle, row = self:prepare(request)
-  local w, header = Run.start_worker(d, row, bundle.files)
+  local w, header = recipe_worker.start(d, row, bundle.files)
   local app = d.apps:ensure(request.app)
   row.app = app.id
+  row.deadline = row.started_at + (request.deadline or math.tointeger(header.deadline) or DEADLINE_MS)
   local statements = self:record(row)
   table.insert(statements, 1, d.recipes.keep(bundle))
   if request.waited then
@@ -120,7 +126,7 @@ end
 function Runs:enqueue(request, asked)
   local d = self.d
   local bundle, row = self:prepare(request)
-  Run.start_worker(d, row, bundle.files):kill()
+  recipe_worker.start(d, row, bundle.files):kill()
   row.app = d.apps:ensure(request.app).id
   d.store:commit { d.recipes.keep(bundle) }
   return d.queue:add(row, asked)
@@ -173,16 +179,35 @@ function Runs:begin(row, w, needs)
   run.needs = needs
   self.live[row.id] = run
   run:go(w)
+  self.begun:notify()
   return run
+end
+
+-- Ends runs at their deadlines. One task for all, so that a run which sleeps costs a row.
+function Runs:keep_deadlines()
+  while not self.d.stopping do
+    local now, wait = clock.now(), LOOK_MS
+    for _, run in pairs(self.live) do
+      local left = (run.row.deadline or math.huge) - now
+      if left <= 0 then
+        run:expire()
+      else
+        wait = math.min(wait, left)
+      end
+    end
+    self.begun:wait(wait)
+  end
 end
 
 -- The run that goes on where the run `row` ended: the same recipe, app and bundle, another state.
 -- Returns its row and the statements that record it.
 function Runs:successor(row, state)
+  local now = clock.now()
   local successor = {
     id = new_id(), app = row.app, recipe = row.recipe, bundle = row.bundle, params = row.params,
     spec = row.spec, seed = string.unpack("<I4", crypto.random(4)), state = "running",
-    owner = row.owner, started_at = clock.now(), deaths = 0,
+    owner = row.owner, started_at = now, deaths = 0,
+    deadline = row.deadline and now + row.deadline - row.started_at, -- as long again
     begun_with = state ~= nil and state ~= json.null and json.encode(state) or nil,
   }
   return successor, self:record(successor, row.id)
@@ -211,7 +236,7 @@ function Runs:park()
   self.d.store:commit { self.d.store:set_meta("ended", "orderly") }
 end
 
--- At start: all that goes on.
+-- At start: all that goes on, and the deadlines of all that will.
 function Runs:resume(interrupted)
   for _, row in ipairs(interrupted) do
     local run = Run.new(self.d, row)
@@ -228,6 +253,7 @@ function Runs:resume(interrupted)
     local hopeless = run.damage or stuck
     run:go(nil, hopeless and err.from(hopeless))
   end
+  task.spawn("deadlines", self.keep_deadlines, self)
 end
 
 -- What waits for its turn, as a run.
@@ -308,6 +334,7 @@ function Runs:describe(row)
     recipe = row.recipe, bundle = row.bundle, state = row.state, owner = row.owner,
     started_at = clock.format(row.started_at),
     ended_at = row.ended_at and clock.format(row.ended_at),
+    deadline = row.deadline and clock.format(row.deadline),
     wake_at = row.wake_at and row.state == "sleeping" and clock.format(row.wake_at) or nil,
     step = last and last.label, error = decoded(row.error) or decoded(row.reason),
     params = decoded(row.params) or {}, result = decoded(row.result),
@@ -327,7 +354,8 @@ function Runs:show(id)
   for i, e in ipairs(self.d.store:all("SELECT * FROM effect WHERE run = ? ORDER BY n", id)) do
     run.effects[i] = {
       n = e.n, name = e.name, version = e.version, args = decoded(e.args) or json.array {}, label = e.label,
-      state = effect_state(e), at = e.at, asked_at = clock.format(e.asked_at), answered = e.answered,
+      state = effect_state(e), at = e.at, task = e.task, asked_at = clock.format(e.asked_at),
+      deadline = e.deadline and clock.format(e.deadline), answered = e.answered,
       answered_at = e.answered_at and clock.format(e.answered_at), ok = e.ok and e.ok == 1,
       ms = e.answered_at and e.answered_at - e.asked_at, result = decoded(e.result),
       error = decoded(e.error), undo = decoded(e.undo), pivot = e.pivot == 1,

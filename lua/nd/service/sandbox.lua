@@ -5,7 +5,7 @@
 
 local err = require "nd.error"
 local fs = require "fs"
-local run = require "nd.service.run"
+local recipe_worker = require "nd.service.recipe_worker"
 
 local M = {}
 
@@ -31,7 +31,8 @@ end
 -- -> {name, ok, message, hint}
 function M.check(d)
   local ok, found = pcall(function()
-    local w <close> = run.start_worker(d, { id = "doctor", params = "{}", seed = 0, recipe = "doctor" }, waits) -- luacheck: ignore
+    local row = { id = "doctor", params = "{}", seed = 0, recipe = "doctor" }
+    local w <close> = recipe_worker.start(d, row, waits) -- luacheck: ignore
     return M.look(w:pid())
   end)
   if not ok then
