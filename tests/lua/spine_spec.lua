@@ -572,4 +572,25 @@ describe("when two meet:", function()
     d.guard:resume()
     assert.is_nil(d.guard.watched[app.id])
   end)
+
+  it("a run that was recorded is driven, whatever fails from there on", function()
+    local app, Run = w:app("shop"), require "nd.service.run"
+    local start_worker, by_id, try = Run.start_worker, d.apps.by_id, d.store.try
+    local runs = require("nd.service.runs").new(d)
+    function Run.start_worker()
+      return { kill = function() end, send = function() end, recv = function() return { type = "done" } end }, {}
+    end
+    d.runs, d.recipes = runs, {
+      bundle = function() return { name = "r", hash = "h", files = {} } end,
+      keep = function() return { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('h', 'r', '{}', 1)" } end,
+    }
+    function d.store.try(...)
+      local result = try(...)
+      d.apps.by_id = function() error "the disk can't be read" end
+      return result
+    end
+    local run = runs:start { app = app, recipe = "r", params = {} }
+    w:until_true(function() return w:row("SELECT ended_at FROM run WHERE id = ?", run.row.id).ended_at end)
+    Run.start_worker, d.apps.by_id, d.store.try = start_worker, by_id, try
+  end)
 end)

@@ -504,8 +504,9 @@ end
 
 -- Ends the run and begins its successor, in one commit: no other run can come between.
 function Run:continue_as(state)
-  local successor, statements = self.d.runs:successor(self.row, state)
-  self:finish("done", nil, { continued_as = successor.id }, statements)
+  local row, statements = self.d.runs:successor(self.row, state)
+  local successor = Run.new(self.d, row)
+  self:finish("done", nil, { continued_as = row.id }, statements)
   self.d.runs:begin(successor)
 end
 

@@ -112,10 +112,12 @@ function Runs:start(request)
   if request.waited then
     table.insert(statements, 1, { "DELETE FROM waiting WHERE id = ?", row.id, expect = 1 })
   end
+  local run = Run.new(d, row)
+  run.needs = header.allowed
   -- What is recorded must be driven: a task of its own, which goes on where the caller is cancelled.
   return task.spawn("start run " .. row.id, function()
     local ok, e = pcall(d.store.try, d.store, statements)
-    if ok then return self:begin(row, w, header.allowed) end
+    if ok then return self:begin(run, w) end
     w:kill()
     if e.code == "constraint" then self:conflict(app, request.waited) end
     error(e, 0)
@@ -172,12 +174,10 @@ function Runs:ask(asked)
   return waiting
 end
 
--- Drives a run that is recorded. `w`: a worker that has loaded its recipe already, and what that may
--- ask for; or nil.
-function Runs:begin(row, w, needs)
-  local run = Run.new(self.d, row)
-  run.needs = needs
-  self.live[row.id] = run
+-- Drives a run, which is recorded by now: nothing here may fail. `w`: a worker that has loaded its recipe
+-- already, or nil.
+function Runs:begin(run, w)
+  self.live[run.row.id] = run
   run:go(w)
   self.begun:notify()
   return run
