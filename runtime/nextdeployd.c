@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "bind/bind.h"
+#include "engine/memory.h"
 #include "io/handover.h"
 #include "script/embed.h"
 
@@ -132,6 +133,7 @@ int main(int argc, char **argv)
 
     nd_handover_init(&daemon.handover);
     keep_small();
+    nd_memory_firm();
     signal(SIGPIPE, SIG_IGN);
     if (nd_loop_init(&daemon.loop, &err) < 0) {
         nd_log_err("nextdeployd", &err);

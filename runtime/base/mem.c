@@ -12,7 +12,7 @@ void nd_mem_on_exhausted(void (*then)(void))
     on_exhausted = then;
 }
 
-static void *checked(void *p)
+void *nd_checked(void *p)
 {
     if (!p) {
         if (on_exhausted)
@@ -25,22 +25,22 @@ static void *checked(void *p)
 
 void *nd_alloc(size_t size)
 {
-    return checked(calloc(1, size ? size : 1));
+    return nd_checked(calloc(1, size ? size : 1));
 }
 
 void *nd_realloc(void *p, size_t size)
 {
-    return checked(realloc(p, size ? size : 1));
+    return nd_checked(realloc(p, size ? size : 1));
 }
 
 char *nd_strdup(const char *s)
 {
-    return checked(strdup(s));
+    return nd_checked(strdup(s));
 }
 
 char *nd_strndup(const char *s, size_t length)
 {
-    return checked(strndup(s, length));
+    return nd_checked(strndup(s, length));
 }
 
 char *nd_printf(const char *format, ...)
@@ -52,7 +52,7 @@ char *nd_printf(const char *format, ...)
     if (vasprintf(&text, format, args) < 0)
         text = NULL;
     va_end(args);
-    return checked(text);
+    return nd_checked(text);
 }
 
 void nd_zero(void *p, size_t size)

@@ -14,6 +14,7 @@ void *nd_alloc(size_t size); /* zeroed; never NULL */
 void *nd_realloc(void *p, size_t size);
 char *nd_strdup(const char *s);
 char *nd_strndup(const char *s, size_t length);
+void *nd_checked(void *p); /* what another allocator gave; ends the process where that is NULL */
 char *nd_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Instead of the above; must not return. For a program that is to run out of memory. */

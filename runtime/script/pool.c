@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/mem.h"
+
 enum { PAGE = 32 * 1024, SMALL_MOST = ND_POOL_STEP * ND_POOL_CLASSES };
 
 #ifdef ND_SANITIZE /* sees each block for itself */
@@ -10,7 +12,7 @@ void *nd_pool_alloc(void *pool, void *block, size_t old_size, size_t size)
 {
     (void)pool, (void)old_size;
     if (size)
-        return realloc(block, size);
+        return nd_realloc(block, size);
     free(block);
     return NULL;
 }
@@ -25,10 +27,8 @@ static void *cut(struct nd_pool *pool, size_t size)
     char *block;
 
     if (pool->left < size) { /* what is left of the old page is lost: less than a block */
-        char *page = malloc(PAGE);
+        char *page = nd_realloc(NULL, PAGE);
 
-        if (!page)
-            return NULL;
         *(void **)(void *)page = pool->pages;
         pool->pages = page;
         pool->page = page + ND_POOL_STEP;
@@ -46,7 +46,7 @@ static void *take(struct nd_pool *pool, size_t size)
     void *block;
 
     if (size > SMALL_MOST)
-        return malloc(size);
+        return nd_realloc(NULL, size);
     class = class_of(size);
     block = pool->free[class];
     if (!block)
@@ -77,12 +77,10 @@ void *nd_pool_alloc(void *arg, void *block, size_t old_size, size_t size)
         return NULL;
     }
     if (old_size > SMALL_MOST && size > SMALL_MOST)
-        return realloc(block, size);
+        return nd_realloc(block, size);
     if (old_size <= SMALL_MOST && size <= SMALL_MOST && class_of(old_size) == class_of(size))
         return block;
     moved = take(pool, size);
-    if (!moved)
-        return NULL;
     memcpy(moved, block, old_size < size ? old_size : size);
     give(pool, block, old_size);
     return moved;
