@@ -99,8 +99,8 @@ static int sync_parent(const char *path)
 int nd_file_write(const char *path, const void *data, size_t length, mode_t mode,
                   struct nd_err *err)
 {
-    char *temporary = nd_printf("%s.XXXXXX", path);
-    int fd = mkostemp(temporary, O_CLOEXEC);
+    char *temporary = nd_printf("%s.new", path); /* one that a crash has left is taken over */
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     int rc = -1;
 
     if (fd < 0) {

@@ -29,6 +29,14 @@ describe("fs", function()
     assert.same({ "f" }, fs.list(dir))
   end)
 
+  it("takes over what a crash left of a write, whatever it is", function()
+    fs.write(dir .. "/f", "old")
+    fs.write(dir .. "/f.new", ("half"):rep(1000), tonumber("444", 8))
+    fs.write(dir .. "/f", "new")
+    assert.equal("new", fs.read(dir .. "/f"))
+    assert.same({ "f" }, fs.list(dir))
+  end)
+
   it("never shows a reader half of a file", function()
     local path = dir .. "/f"
     local texts = { ("a"):rep(200000), ("b"):rep(200000) }
