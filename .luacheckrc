@@ -7,6 +7,7 @@ files["recipes/**/*.lua"] = {
     "log", "fail", "uuid", "now", "continue_as", "json", "approval",
   },
 }
+files["tests/fault/tour.lua"] = files["recipes/**/*.lua"]
 -- Sets those globals.
 files["lua/nd/recipe/main.lua"] = {
   globals = { "_G", "require", "time", "now", "log", "print", "fail" },
