@@ -41,7 +41,7 @@ local function network_store(store)
   return {
     all = function(_, kind)
       local out = {}
-      for _, row in ipairs(store:all("SELECT key, row FROM network WHERE kind = ?", kind)) do
+      for _, row in ipairs(store:all("SELECT * FROM network WHERE kind = ?", kind)) do
         out[row.key] = json.decode(row.row)
       end
       return out
@@ -119,7 +119,7 @@ local function recover(interrupted)
   d.traffic:retarget_all()
   local routes = {}
   for _, r in ipairs(d.store:all(
-    "SELECT domain, tls, proxy_type, port, app.* FROM route JOIN app ON app.id = route.app")) do
+    "SELECT app.*, domain, tls, proxy_type, port FROM route JOIN app ON app.id = route.app")) do
     local service = d.network:find_service(d.apps.route_service(r, r))
     if service then
       routes[r.domain] = { at = service.at, tls = r.tls, proxy_type = r.proxy_type }
@@ -156,10 +156,12 @@ local function serve(o, programs)
   d.store = Store.open(o.state_dir, fs.machine_id())
   prepare_run_dir(o)
   build(o, programs)
+  local sound = task.spawn("check of the database", d.store.verify, d.store)
   d.proxy:write_config()
   local interrupted = d.runs:interrupted()
   listen(o)
   log.info(("nextdeployd %s, instance %s, on %s and %s"):format(M.version, d.store.instance, o.socket, o.listen))
+  sound:join() -- nothing is acted on before
   recover(interrupted)
   local recovered = d.recovering
   d.recovering = nil
@@ -201,7 +203,11 @@ local function remove_network(o)
   d.store:close()
 end
 
--- argv, directory of the programs, version, path of this program -> exit status, or REPLACE
+-- No restart mends these.
+local hopeless = { db_corrupt = true, db_damaged = true, db_newer = true }
+
+-- argv, directory of the programs, version, path of this program -> exit status, or REPLACE:
+-- 0 stopped, 1 failed, 2 bad options, 3 hopeless
 function M.run(argv, programs, version, program)
   M.version, M.argv, M.program = version, argv, program
   local ok, o = pcall(config.load, argv)
@@ -218,7 +224,7 @@ function M.run(argv, programs, version, program)
   if done then return e or 0 end
   log.error(tostring(e.message or e) .. (e.hint and " - " .. e.hint or ""))
   if e.traceback then log.error(e.traceback) end
-  return 1
+  return hopeless[e.code] and 3 or 1
 end
 
 -- SIGTERM: live runs stay in the journal and go on at the next start.

@@ -11,8 +11,9 @@
 --   store:event(kind, app, run, data)   a statement that records an event, for either
 --
 -- Whoever follows events waits on `store.changed` and reads the table: nothing is shown before its
--- commit. A statement is {sql, params...}; `expect = n` makes the whole transaction fail with code
--- "stale" unless it changed n rows.
+-- commit. A row that isn't what was written (store_sums.lua) is raised as db_damaged; one of a run, an
+-- effect, a recipe or a release says `damaged`. A statement is {sql, params...}; `expect = n` makes the
+-- whole transaction fail with code "stale" unless it changed n rows.
 
 local clock = require "clock"
 local crypto = require "crypto"
@@ -23,12 +24,42 @@ local json = require "json"
 local log = require "log"
 local task = require "task"
 local err = require "nd.error"
+local sums = require "nd.store_sums"
 
-local LATEST = 14       -- the newest lua/nd/migrations/NNN.sql
+local LATEST = 15       -- the newest lua/nd/migrations/NNN.sql
 local KEEP_EVENTS = 50000
 
 local Store = {}
 Store.__index = Store
+
+local damaged_hint = "keep a copy of the state directory; then restore the latest copy of the database, or "
+  .. "put the row right with sqlite3 and have it believed: checksum = 0"
+
+-- Whose owners name what of them is damaged (journal_damaged, release_damaged) and go on with the rest.
+local named_by_owner = { run = true, effect = true, bundle = true, release = true }
+
+-- Raises where a row isn't what was written, unless that is for its owner to say.
+local function sound(row, sql)
+  if row and row.damaged and not named_by_owner[sql:match "FROM (%w+)"] then
+    err.raise("db_damaged", "a row of the database is not what was written to it, read by: " .. sql, damaged_hint)
+  end
+  return row
+end
+
+local function all_sound(rows, sql)
+  for _, row in ipairs(rows) do sound(row, sql) end
+  return rows
+end
+
+-- Raises where the tables themselves are not as this database was left.
+local function check_schema(connection, path)
+  if not connection:get("SELECT 1 AS one FROM sqlite_schema WHERE name = 'meta'") then return end
+  local row = connection:get("SELECT value FROM meta WHERE key = 'schema'")
+  if row and row.value ~= sums.schema(connection) then
+    err.raise("db_corrupt", ("the tables of the database %s are not those that were made"):format(path),
+      "restore the latest copy; or, if you changed them yourself: DELETE FROM meta WHERE key = 'schema'")
+  end
+end
 
 local function version_of(connection, path)
   local version = connection:get("PRAGMA user_version").user_version
@@ -36,14 +67,17 @@ local function version_of(connection, path)
     err.raise("db_newer", ("the database %s is of a newer NextDeploy (schema %d, this one knows %d)")
       :format(path, version, LATEST), "start the newer release, or restore the copy it made")
   end
+  check_schema(connection, path)
   return version
 end
 
 local function apply(connection, version)
+  sums.watch(connection)
   for n = version + 1, LATEST do
     local sql = embed.read(("lua/nd/migrations/%03d.sql"):format(n))
     connection:script(sql .. ("\nPRAGMA user_version = %d;"):format(n))
   end
+  if version < LATEST then sums.attach(connection) end
 end
 
 local function migrate(connection, path)
@@ -89,11 +123,13 @@ function Store.open(state_dir, machine)
     self:commit { self:set_meta("instance", self.instance), self:set_meta("machine", machine) }
   end
   self.cloned = self:meta("machine") ~= machine
+  local schema = sums.schema(self.db)
+  if self:meta("schema") ~= schema then self:commit { self:set_meta("schema", schema) } end
   return self
 end
 
 function Store:meta(key)
-  local row = self.db:get("SELECT value FROM meta WHERE key = ?", key)
+  local row = self:get("SELECT * FROM meta WHERE key = ?", key)
   return row and row.value
 end
 
@@ -102,11 +138,57 @@ function Store.set_meta(_, key, value)
     key, value }
 end
 
-function Store:get(sql, ...) return self.db:get(sql, ...) end
+function Store:get(sql, ...) return sound(self.db:get(sql, ...), sql) end
 
-function Store:rows(sql, ...) return self.db:rows(sql, ...) end
+function Store:rows(sql, ...) return all_sound(self.db:rows(sql, ...), sql) end
 
-function Store:all(sql, ...) return self.db:all(sql, ...) end
+function Store:all(sql, ...) return all_sound(self.db:all(sql, ...), sql) end
+
+local function problems(connection)
+  local list = {}
+  for _, row in ipairs(connection:all "PRAGMA integrity_check(10)") do
+    if row.integrity_check ~= "ok" then list[#list + 1] = row.integrity_check end
+  end
+  for _, row in ipairs(connection:all "PRAGMA foreign_key_check(app)") do
+    list[#list + 1] = ("a row of %s belongs to none of %s"):format(row.table, row.parent)
+  end
+  return list
+end
+
+local function only_indexes(list)
+  for _, problem in ipairs(list) do
+    if not problem:find "missing from index" and not problem:find "entries in index"
+      and not problem:find "entry in index" then return false end
+  end
+  return true
+end
+
+-- Looks at all of it, beside whoever reads and writes: what an index lacks is made anew, and a damaged run
+-- or release is its owner's affair. Raises db_corrupt or db_damaged for all else.
+function Store:verify()
+  local connection = db.open(self.path)
+  local ok, e = pcall(function()
+    local list = problems(connection)
+    if #list > 0 and only_indexes(list) then
+      log.error(("the database %s: %s; its indexes are made anew"):format(self.path, list[1]))
+      self.db:script "REINDEX"
+      list = problems(connection)
+    end
+    if #list > 0 then
+      err.raise("db_corrupt", ("the database %s is damaged: %s"):format(self.path, table.concat(list, "; ")),
+        "keep a copy of the state directory; then restore the latest copy of the database, or what "
+        .. "`sqlite3 nextdeploy.db .recover` still finds")
+    end
+    for _, row in ipairs(sums.damaged(connection)) do
+      local message = ("the database %s is damaged: in the table %s, where %s, is not what was written"):format(
+        self.path, row.table, row.key)
+      if not named_by_owner[row.table] then err.raise("db_damaged", message, damaged_hint) end
+      log.error(message)
+    end
+  end)
+  connection:close()
+  if not ok then error(e, 0) end
+end
 
 -- `stamp`: a number that grows with what else the text depends on; what is posted is about to be
 -- committed, and tells of a change that may have been made already. C holds the text, Lua nothing.

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "engine/store_sum.h"
 
 struct cached {
     struct nd_list link; /* nd_conn.cache */
@@ -129,6 +130,7 @@ int nd_conn_open(struct nd_conn *conn, const char *path, enum nd_conn_mode mode,
         nd_conn_err(conn, rc, NULL, err);
         goto out;
     }
+    nd_sum_register(conn->db);
     sqlite3_busy_timeout(conn->db, busy_ms);
     sqlite3_db_config(conn->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     sqlite3_set_authorizer(conn->db, authorize, conn);
@@ -299,6 +301,7 @@ static void read_row(sqlite3_stmt *stmt, struct nd_rows *rows)
         rows->names = nd_alloc((size_t)rows->columns * sizeof *rows->names);
         for (int i = 0; i < rows->columns; i++)
             rows->names[i] = nd_strdup(sqlite3_column_name(stmt, i));
+        rows->checksum = nd_sum_find(rows);
     }
     if (used + (size_t)rows->columns > rows->capacity) {
         rows->capacity = rows->capacity ? rows->capacity * 2 : (size_t)rows->columns;
@@ -306,6 +309,8 @@ static void read_row(sqlite3_stmt *stmt, struct nd_rows *rows)
     }
     for (int i = 0; i < rows->columns; i++)
         read_cell(stmt, i, &rows->cells[used + (size_t)i]);
+    if (rows->checksum >= 0)
+        nd_sum_judge(&rows->cells[used], rows->checksum);
     rows->count++;
 }
 

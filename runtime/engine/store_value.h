@@ -27,6 +27,7 @@ struct nd_value {
 struct nd_rows {
     char **names;           /* owned; one for each column */
     int columns;            /* how many */
+    int checksum;           /* the place of that column among them; -1: none */
     struct nd_value *cells; /* owned; count * columns, row by row */
     size_t count;           /* rows */
     size_t capacity;        /* cells allocated */

@@ -512,6 +512,77 @@ describe("when two meet:", function()
     assert.is_table(d.schedule.apps[apps[3].id])
   end)
 
+  -- What a failing disk does: past the triggers, which only the daemon's connection has.
+  local function flip(sql)
+    local disk = require "db".open(d.store.path)
+    disk:write { { sql } }
+    disk:close()
+  end
+
+  local function refused(fn, ...)
+    local ok, e = pcall(fn, ...)
+    return not ok and e.code
+  end
+
+  it("a release whose row is damaged is named, and nothing is done to its containers", function()
+    local app, release = w:app("shop")
+    local kept = w:release(app, 2, "kept", 1)
+    flip("UPDATE release SET config = replace(config, '8080', '8081') WHERE id = " .. release.id)
+    flip("UPDATE release SET keep_until = 1 WHERE id = " .. kept.id)
+    local status = d.apps:status(app)
+    assert.equal("error", status.status)
+    assert.equal("release_damaged", status.error.code)
+    assert.matches("ndctl rollback", status.error.hint)
+    assert.equal("release_damaged", refused(d.releases.user_stop, d.releases, app))
+    assert.equal("release_damaged", refused(d.apps.spec, d.apps, app, {}))
+    assert.equal("release_damaged", refused(d.releases.remove, d.releases, app, d.releases:by_id(kept.id), 0))
+    d.drain:resume()
+    d.traffic:retarget_all()
+    d.releases:tidy(app)
+    d.watch:reconcile()
+    assert.equal("10.0.1.1:8080", targets(app))
+    assert.is_true(d.docker:find("shop-1-1").State.Running)
+    assert.is_table(d.docker:find "shop-2-1")
+  end)
+
+  it("a run whose row is damaged ends by name, and blocks neither the start nor its app", function()
+    local app = w:app("shop")
+    d.store:commit {
+      { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('h0', 'b', '{}', 1)" },
+      { [[INSERT INTO run (id, app, recipe, bundle, params, seed, state, owner, started_at)
+        VALUES ('r1', ?, 'b', 'h0', '{}', 1, 'running', 'me', 1)]], app.id } }
+    flip "UPDATE run SET params = '[]'"
+    d.runs = require("nd.service.runs").new(d)
+    d.runs:resume(d.runs:interrupted())
+    assert.is_nil(next(d.runs.live))
+    local run = d.runs:show "r1"
+    assert.equal("failed", run.state)
+    assert.equal("journal_damaged", run.error.code)
+    d.runs:conflict(app)
+  end)
+
+  it("an effect whose row is damaged is not undone; what its run has started is removed all the same", function()
+    local app, release = w:app("shop")
+    w:release(app, 2, "created", 1)
+    d.store:commit {
+      { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('h0', 'b', '{}', 1)" },
+      { [[INSERT INTO run (id, app, recipe, bundle, params, seed, state, owner, started_at)
+        VALUES ('r1', ?, 'b', 'h0', '{}', 1, 'running', 'me', 1)]], app.id },
+      { [[INSERT INTO effect (run, n, name, version, task, args, label, asked_at, answered, answered_at, ok,
+        result, undo) VALUES ('r1', 1, 'app.start', 1, '1', '[]', 'start shop', 1, 1, 1, 1, '{}',
+        '{"effect": "app.remove", "args": [{"release": 2}]}')]] } }
+    flip [[UPDATE effect SET undo = '{"effect": "app.remove", "args": [{"release": 1}]}']]
+    d.runs = require("nd.service.runs").new(d)
+    d.runs:resume(d.runs:interrupted())
+    w:until_true(function() return next(d.runs.live) == nil end)
+    local run = d.runs:show "r1"
+    assert.equal("journal_damaged", run.error.code)
+    assert.matches("effect 1 %(start shop%)", run.error.message)
+    assert.equal(release.id, d.apps:by_id(app.id).live)
+    assert.is_true(d.docker:find("shop-1-1").State.Running)
+    assert.is_nil(d.docker:find "shop-2-1")
+  end)
+
   it("a release that was retired by somebody who was cancelled is drained all the same", function()
     local app = w:app("shop")
     local old = w:release(app, 2, "draining", 1)

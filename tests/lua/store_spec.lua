@@ -35,6 +35,72 @@ describe("the store", function()
     assert.matches("nextdeploy%.db%.before%-%d%d%d", table.concat(fs.list(dir), " "))
   end)
 
+  -- What a failing disk does: past the triggers, which only a daemon's connection has.
+  local function flip(sql)
+    local disk = db.open(dir .. "/nextdeploy.db")
+    disk:write { { sql } }
+    disk:close()
+  end
+
+  local function app_and_release()
+    store:commit {
+      { "INSERT INTO app (id, project, environment, name, created_at, updated_at) VALUES (1, 'p', 'e', 'shop', 1, 2)" },
+      { [[INSERT INTO release (id, app, number, state, image, image_id, config, run, key, created_at)
+        VALUES (1, 1, 1, 'live', 'shop:v1', 'sha256:1', '{"port": 8080}', 'r', 'r/1', 1)]] },
+      { "UPDATE app SET live = 1" },
+    }
+  end
+
+  it("tells a row that is not what was written, and believes it again when a person says so", function()
+    app_and_release()
+    assert.is_nil(store:get("SELECT * FROM release WHERE id = 1").damaged)
+    flip [[UPDATE release SET config = '{"port": 8081}']]
+    assert.equal(1, store:get("SELECT * FROM release WHERE id = 1").damaged)
+    store:commit { { "UPDATE release SET state = 'kept'" } }
+    assert.equal(1, store:get("SELECT * FROM release WHERE id = 1").damaged) -- no change makes it right
+    flip "UPDATE release SET checksum = 0"
+    assert.is_nil(store:get("SELECT * FROM release WHERE id = 1").damaged)
+    store:commit { { "UPDATE release SET state = 'live'" } }
+    flip "UPDATE release SET state = 'kept'"
+    assert.equal(1, store:get("SELECT * FROM release WHERE id = 1").damaged)
+  end)
+
+  it("raises what nobody names as damaged, by name", function()
+    app_and_release()
+    flip "UPDATE app SET stopped = 1"
+    local ok, e = pcall(store.get, store, "SELECT * FROM app WHERE id = 1")
+    assert.is_false(ok)
+    assert.equal("db_damaged", e.code)
+    assert.matches("checksum = 0", e.hint)
+    ok, e = pcall(store.verify, store)
+    assert.is_false(ok)
+    assert.equal("db_damaged", e.code)
+    assert.matches("table app, where id = 1", e.message)
+  end)
+
+  it("checks every column of a table that later gets more, and doesn't believe what was damaged before", function()
+    app_and_release()
+    store:commit { { [[INSERT INTO release (id, app, number, state, image, image_id, config, run, key, created_at)
+      VALUES (2, 1, 2, 'kept', 'shop:v2', 'sha256:2', '{}', 'r', 'r/2', 1)]] } }
+    flip "UPDATE release SET config = '[]' WHERE id = 2"
+    store.db:script "ALTER TABLE release ADD COLUMN later TEXT NOT NULL DEFAULT 'x'"
+    require "nd.store_sums".attach(store.db)
+    assert.is_nil(store:get("SELECT * FROM release WHERE id = 1").damaged)
+    assert.equal(1, store:get("SELECT * FROM release WHERE id = 2").damaged)
+    flip "UPDATE release SET later = 'y' WHERE id = 1"
+    assert.equal(1, store:get("SELECT * FROM release WHERE id = 1").damaged)
+  end)
+
+  it("doesn't open where a table is not what was made", function()
+    flip "ALTER TABLE app ADD COLUMN extra TEXT"
+    store:close()
+    local ok, e = pcall(Store.open, dir, "a machine")
+    flip "ALTER TABLE app DROP COLUMN extra"
+    store = Store.open(dir, "a machine")
+    assert.is_false(ok)
+    assert.equal("db_corrupt", e.code)
+  end)
+
   it("finds an app by its name alone without reading all of them", function()
     local plan = store:all("EXPLAIN QUERY PLAN SELECT id FROM app WHERE name = ?", "shop")
     assert.is_true(#plan > 0)

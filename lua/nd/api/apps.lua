@@ -4,6 +4,7 @@ local clock = require "clock"
 local json = require "json"
 local s = require "nd.api.schema"
 local shapes = require "nd.api.shapes"
+local release_config = require "nd.service.release_config"
 
 local key = { project = shapes.key.project, environment = shapes.key.environment }
 local filter = { project = s.text, environment = s.text, tag = s.text,
@@ -12,8 +13,10 @@ local filter = { project = s.text, environment = s.text, tag = s.text,
 local function list(c) return c.d.apps:list(c.query) end
 
 local function release_of(row)
-  local config = json.decode(row.config)
+  local problem = release_config.problem(row)
+  local config = problem and {} or release_config.of(row)
   return {
+    error = problem,
     number = row.number, state = row.state, image = row.image, digest = row.image_id,
     run_id = row.run, created_at = clock.format(row.created_at),
     live_at = row.live_at and clock.format(row.live_at), env = config.env, port = config.port,

@@ -6,6 +6,7 @@ local ask = require "nd.api.ask"
 local s = require "nd.api.schema"
 local shapes = require "nd.api.shapes"
 local Request = require "nd.service.request"
+local release_config = require "nd.service.release_config"
 
 -- Waits for a run. When it failed, raises its error with the app's status and the error's data as
 -- the payload.
@@ -68,7 +69,7 @@ local function restart(c)
     d.releases:user_start(app)
     return d.apps:status(app), "App started"
   end
-  local spec = json.decode(release.config)
+  local spec = release_config.of(release)
   local named = d.docker:image(release.image) -- its name may stand for another image by now
   local image = named and named.Id == release.image_id and release.image or release.image_id
   spec.prepared = true -- the release command has had its run

@@ -98,8 +98,8 @@ local function check_browser(request)
 end
 
 local function known(d, hash)
-  local row = d.store:get("SELECT role || ' ' || name AS text FROM token WHERE hash = ?", hash)
-  return row and row.text
+  local row = d.store:get("SELECT * FROM token WHERE hash = ?", hash)
+  return row and row.role .. " " .. row.name
 end
 
 local function user_of(d, request)

@@ -1,11 +1,11 @@
 -- Jobs: one-off containers. Release commands, firings of schedules, and what people ask for.
 
 local crypto = require "crypto"
-local json = require "json"
 local err = require "nd.error"
 local s = require "nd.api.schema"
 local shapes = require "nd.api.shapes"
 local Process = require "nd.service.process"
+local release_config = require "nd.service.release_config"
 
 local function list(c)
   local q = c.query
@@ -21,7 +21,7 @@ local function callable(d, app, name)
     err.raise("app_not_live", ("'%s' has no live release to run '%s' of"):format(app.name, name),
       "`ndctl deploy IMAGE --app " .. app.name .. "`")
   end
-  local config, names = json.decode(release.config), {}
+  local config, names = release_config.of(release), {}
   for _, process in ipairs(Process.list(config, Process.CALLED)) do
     if process.name == name then return release, process end
     names[#names + 1] = process.name

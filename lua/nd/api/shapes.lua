@@ -277,6 +277,7 @@ local answers = {
     state = release_state, keep_until = time, env = texts(), port = integer,
     drain = object { cut = doc(integer, "Connections that were cut when the drain ended."),
       peers = list(any) },
+    error = ref "RunError",
   }, { "number", "state", "image", "created_at" }),
 
   RunError = object({ code = text, message = text, hint = text, data = any }, { "code", "message" }),

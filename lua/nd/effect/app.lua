@@ -7,6 +7,7 @@
 local duration = require "nd.duration"
 local json = require "json"
 local drain_deadline = require "nd.effect.drain"
+local release_config = require "nd.service.release_config"
 
 local function releases(ctx) return ctx.d.releases end
 
@@ -127,7 +128,7 @@ M["app.activate"] = {
   end,
   plan = function(ctx, handle)
     local release = releases(ctx):get(ctx.app, handle.release)
-    if not ctx.stopped then releases(ctx):check_writers(ctx.app, json.decode(release.config), release) end
+    if not ctx.stopped then releases(ctx):check_writers(ctx.app, release_config.of(release), release) end
     return handle
   end,
 }
@@ -141,7 +142,7 @@ M["app.deactivate"] = {
 
 -- The switch doesn't need the proxy; who wants the host names does, and is told.
 local function warn_unserved(ctx, release)
-  local d, routes = ctx.d, json.decode(release.config).routes or {}
+  local d, routes = ctx.d, release_config.of(release).routes or {}
   for _, route in ipairs(routes) do
     local kind = route.proxy_type
     if d.proxy:state(kind) ~= "up" and d.proxy:sync(kind) ~= "up" then

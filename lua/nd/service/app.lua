@@ -11,6 +11,7 @@ local err = require "nd.error"
 local config = require "nd.service.app_config"
 local publish = require "nd.service.network_publish"
 local Process = require "nd.service.process"
+local release_config = require "nd.service.release_config"
 
 local LIKELY = 200   -- names that one not found is compared with
 local PAGE = 100     -- apps of a list
@@ -101,10 +102,10 @@ end
 -- what the request says. Unset things stay as they were; `env` is replaced as a whole.
 function Apps:spec(app, request)
   local row = self.d.store:get(
-    "SELECT config FROM release WHERE app = ? AND was_healthy = 1 ORDER BY id DESC LIMIT 1", app.id)
-  local live = app.live and self.d.store:get("SELECT config FROM release WHERE id = ?", app.live)
+    "SELECT * FROM release WHERE app = ? AND was_healthy = 1 ORDER BY id DESC LIMIT 1", app.id)
+  local live = app.live and self.d.store:get("SELECT * FROM release WHERE id = ?", app.live)
   local base = live or row
-  return config.merge(base and json.decode(base.config) or {}, request)
+  return config.merge(base and release_config.of(base) or {}, request)
 end
 
 -- Two apps can't claim one host or one port of the machine: raises host_taken or port_taken, naming
@@ -162,8 +163,9 @@ end
 
 -- The image and configuration of what is live; while nothing is, of what was asked for last.
 local function describe(release, run)
-  if release then return release.image, json.decode(release.config) end
-  if not run or not run.spec then return "", {} end
+  if release and release_config.problem(release) then return "", {} end
+  if release then return release.image, release_config.of(release) end
+  if not run or not run.spec or run.damaged then return "", {} end
   return json.decode(run.params).image or "", json.decode(run.spec)
 end
 
@@ -210,10 +212,12 @@ function Apps:status(app)
   app = self:by_id(app.id) or app
   local release = app.live and d.store:get("SELECT * FROM release WHERE id = ?", app.live)
   local run = d.store:get(
-    [[SELECT id, recipe, state, params, spec FROM run WHERE app = ?
+    [[SELECT * FROM run WHERE app = ?
       ORDER BY started_at DESC, rowid DESC LIMIT 1]], app.id)
   local instances = release and instances_of(d, release) or json.array {}
   local status, message = summarise(app, release, instances, run)
+  local problem = release and release_config.problem(release)
+  if problem then status, message = "error", problem.message end
   local image, settings = describe(release, run)
   local routes = json.array {}
   for _, r in ipairs(d.store:rows(
@@ -224,8 +228,8 @@ function Apps:status(app)
   local service = d.network and d.network:find_service(Apps.service(app))
   return {
     app_name = app.name, project = app.project, environment = app.environment,
-    image = image, digest = release and release.image_id,
-    status = status, message = message or status == "running" and unserved(d, routes) or nil,
+    image = image, digest = release and not problem and release.image_id or nil,
+    status = status, message = message or status == "running" and unserved(d, routes) or nil, error = problem,
     port = settings.port or 0,
     domain = first_domain(routes, settings), updated_at = clock.format(app.updated_at),
     release = release and release.number, previous = previous and previous.number,
@@ -369,6 +373,7 @@ function Apps:destroy(app)
   self:set_routes(app, {})
   for _, key in ipairs(d.network:services_of(Apps.net(app))) do d.network:remove(key) end
   for _, release in ipairs(d.store:all("SELECT * FROM release WHERE app = ? AND state <> 'gone'", app.id)) do
+    release.damaged = nil -- whatever it was
     d.releases:remove(app, release, 10)
   end
   d.network:remove_bridge(Apps.net(app))

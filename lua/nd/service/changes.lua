@@ -6,6 +6,7 @@
 -- one asks what would be another, not how much work there is.
 
 local json = require "json"
+local release_config = require "nd.service.release_config"
 
 local M = {}
 
@@ -31,7 +32,7 @@ local function add_release(list, old, new)
   if new.id and new.id ~= old.id then add(list, "release", old.number, new.number) end
   add(list, "image", old.image, new.image)
   add(list, "digest", old.image_id, id == UNKNOWN and "known when it is pulled" or id)
-  add_config(list, old.config and json.decode(old.config) or {}, json.decode(new.config))
+  add_config(list, old.config and release_config.of(old) or {}, json.decode(new.config))
 end
 
 -- What is live and doesn't serve would do so again.

@@ -12,6 +12,7 @@ local json = require "json"
 local log = require "log"
 local task = require "task"
 local Process = require "nd.service.process"
+local release_config = require "nd.service.release_config"
 
 local POLL_MS = 250
 local AT_ONCE = 2    -- releases of one app that may drain together; the oldest is cut
@@ -30,6 +31,7 @@ function Drain:take(app, release)
       local ok, e = pcall(self.drive, self, app, release.id)
       if ok then break end
       if e.code == "cancelled" then return end
+      if e.code == "release_damaged" then return log.error(("%s: %s"):format(app.name, e.message)) end
       log.warn(("release %d of %s: %s"):format(release.number, app.name, tostring(e)))
       task.sleep(RETRY_MS)
     end
@@ -49,15 +51,16 @@ end
 
 function Drain:cut_oldest(app)
   local draining = self.d.store:all(
-    "SELECT id, drain_until FROM release WHERE app = ? AND state = 'draining' ORDER BY live_at", app.id)
+    "SELECT * FROM release WHERE app = ? AND state = 'draining' ORDER BY live_at", app.id)
   for i = 1, #draining - AT_ONCE do
+    release_config.check(draining[i])
     self.d.store:commit { { "UPDATE release SET drain_until = ? WHERE id = ?", clock.now(), draining[i].id } }
   end
 end
 
 -- Established connections of a release's instances (all, or those of `rows`): count and peers.
 function Drain:connections(release, rows)
-  local config = json.decode(release.config)
+  local config = release_config.of(release)
   local count, peers = 0, json.array {}
   for _, row in ipairs(rows or self.d.releases:instances(release)) do
     local process = Process.of(config, row.process)
@@ -87,7 +90,7 @@ end
 
 -- Processes that nobody connects to have nothing to drain: they are asked to end at once.
 function Drain:stop_deaf(release)
-  local config, rows = json.decode(release.config), {}
+  local config, rows = release_config.of(release), {}
   for _, row in ipairs(self.d.releases:instances(release)) do
     if not Process.of(config, row.process).port then rows[#rows + 1] = row end
   end
@@ -102,6 +105,7 @@ function Drain:drive(app, id)
   local releases = self.d.releases
   local release = releases:by_id(id)
   if not retired(release) then return end
+  release_config.check(release)
   self.d.instances:set_restart(release, "no")
   if release.state == "draining" then
     self:stop_deaf(release)
@@ -132,7 +136,12 @@ function Drain:resume()
   for _, release in ipairs(self.d.store:all(
     [[SELECT * FROM release WHERE state <> 'gone' AND state IN ('draining', 'kept')
       AND (state = 'kept' OR drain_until IS NOT NULL)]])) do
-    self:take(self.d.apps:by_id(release.app), release)
+    local problem = release_config.problem(release)
+    if problem then
+      log.error(problem.message)
+    else
+      self:take(self.d.apps:by_id(release.app), release)
+    end
   end
 end
 

@@ -27,6 +27,7 @@ local Apps = require "nd.service.app"
 local config = require "nd.service.app_config"
 local err = require "nd.error"
 local tasks = require "nd.tasks"
+local release_config = require "nd.service.release_config"
 
 local Edge = {}
 Edge.__index = Edge
@@ -75,7 +76,7 @@ local function live_config(self, app)
     err.raise("app_not_live", ("'%s' has no live release to send %s to"):format(app.name, "a host name"),
       ("`ndctl deploy IMAGE --app %s --domain HOST` deploys one"):format(app.name))
   end
-  return json.decode(live.config)
+  return release_config.of(live)
 end
 
 function Edge:configure(app, wanted)

@@ -5,9 +5,9 @@
 -- it says so in an event and leaves the decision to a person.
 
 local clock = require "clock"
-local json = require "json"
 local log = require "log"
 local task = require "task"
+local release_config = require "nd.service.release_config"
 
 local EAGER_MS = 500     -- between probes while there is a predecessor to go back to
 local USUAL_MS = 10000
@@ -56,6 +56,7 @@ end
 
 function Guard:look(app, w)
   local release = self.d.releases:by_id(w.release)
+  if release.damaged then return end -- nobody knows how to probe it
   local ok, why, failures = self.d.health:check(release, nil, PROBE_MS)
   if ok and not w.died then
     w.failures = 0
@@ -76,7 +77,7 @@ function Guard:failed(app, release, w, why)
       { number = release.number, reason = why }) }
   end
   local before = self:predecessor(app)
-  if not before or w.went_back or not json.decode(release.config).go_back then return end
+  if not before or before.damaged or w.went_back or not release_config.of(release).go_back then return end
   local ok, e = pcall(d.runs.start, d.runs, {
     app = app, recipe = "rollback", owner = "guard", at = clock.now(),
     params = { app = app.name, to = before.number },

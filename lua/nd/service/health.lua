@@ -18,6 +18,7 @@ local duration = require "nd.duration"
 local err = require "nd.error"
 local tasks = require "nd.tasks"
 local Process = require "nd.service.process"
+local release_config = require "nd.service.release_config"
 
 local LOG_LINES = 50
 local PROBES_SHOWN = 20
@@ -41,7 +42,7 @@ end
 -- configuration says, else the defaults; field by field, but a way to probe that is named stands
 -- alone.
 function Health.probe_of(release, asked, name)
-  local process = Process.of(json.decode(release.config), name)
+  local process = Process.of(release_config.of(release), name)
   local probe = { port = process.port }
   for _, source in ipairs { defaults, usual(process), process.health or {}, name == "web" and asked or {} } do
     if source.path or source.tcp or source.command or source.up then

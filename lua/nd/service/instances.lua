@@ -4,12 +4,12 @@
 
 local clock = require "clock"
 local fault = require "fault"
-local json = require "json"
 local log = require "log"
 local container = require "nd.service.container"
 local tasks = require "nd.tasks"
 local Apps = require "nd.service.app"
 local Process = require "nd.service.process"
+local release_config = require "nd.service.release_config"
 
 local GRACE_MS = 10 * 1000
 
@@ -94,7 +94,7 @@ end
 -- `running`, or of another state that is said.
 function Instances:start(app, release, rows, key, image, net, state)
   local d = self.d
-  local config = json.decode(release.config)
+  local config = release_config.of(release)
   tasks.each("start", rows, function(instance)
     local id = self:create(instance.name, container.spec(d, app, release, image,
       self:settings(app, config, instance.process), instance, net, key))
@@ -160,7 +160,8 @@ end
 
 -- How long a process may take from SIGTERM to its end.
 function Instances.grace(_, release, name)
-  local process = Process.of(json.decode(release.config), name)
+  if release.damaged then return GRACE_MS end
+  local process = Process.of(release_config.of(release), name)
   return process and process.grace or GRACE_MS
 end
 
@@ -252,7 +253,7 @@ function Instances:recreate(app, release, row)
   local net = d.network:ensure_bridge(Apps.net(app))
   container.put_secrets(d, row.name)
   local id = d.docker:create(row.name, container.spec(d, app, release, image,
-    self:settings(app, json.decode(release.config), row.process), row, net, release.key))
+    self:settings(app, release_config.of(release), row.process), row, net, release.key))
   d.store:post { { "UPDATE instance SET container = ? WHERE id = ?", id, row.id } }
   d.logs:attach(row, id)
   d.docker:start(id)

@@ -18,6 +18,7 @@ local err = require "nd.error"
 local tasks = require "nd.tasks"
 local Apps = require "nd.service.app"
 local Process = require "nd.service.process"
+local release_config = require "nd.service.release_config"
 
 local TIMEOUT_MS = 60 * 60 * 1000
 local GRACE_MS = 10 * 1000
@@ -249,7 +250,7 @@ function Jobs:settings_of(job)
   return function()
     local d = self.d
     local release = d.releases:by_id(job.release)
-    return d.instances:settings(d.apps:by_id(job.app), json.decode(release.config), job.process)
+    return d.instances:settings(d.apps:by_id(job.app), release_config.of(release), job.process)
   end
 end
 

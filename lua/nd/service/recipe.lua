@@ -124,8 +124,17 @@ end
 
 -- The statement that stores a bundle, for the commit that begins its run.
 function Recipes.keep(bundle)
-  return { "INSERT OR IGNORE INTO bundle (hash, name, files, created_at) VALUES (?, ?, ?, ?)",
+  return { [[INSERT INTO bundle (hash, name, files, created_at) VALUES (?, ?, ?, ?) ON CONFLICT (hash)
+    DO UPDATE SET files = excluded.files, checksum = 0 WHERE files <> excluded.files -- the disk's doing]],
     bundle.hash, bundle.name, bundle.text, clock.now() }
+end
+
+-- The files of a bundle, as JSON text.
+function Recipes:kept(hash)
+  local bundle = self.d.store:get("SELECT * FROM bundle WHERE hash = ?", hash)
+  if not bundle.damaged then return bundle.files end
+  err.raise("journal_damaged", ("the recipe '%s', as the run has kept it, is damaged"):format(bundle.name),
+    "start it anew")
 end
 
 -- What the recipe says of itself: summary, params, needs. Raises what is wrong with it.

@@ -15,6 +15,7 @@ local log = require "log"
 local err = require "nd.error"
 local Images = require "nd.service.images"
 local Process = require "nd.service.process"
+local release_config = require "nd.service.release_config"
 
 local KEEP_MS = 5 * 60 * 1000
 local DRAIN_MS = 30 * 1000
@@ -112,9 +113,11 @@ function Releases:handle(app, release)
   for i, row in ipairs(self:instances(release)) do
     list[i] = { name = row.name, address = row.address, process = row.process, index = row.position }
   end
-  local config = json.decode(release.config)
+  local unknown = release_config.problem(release) ~= nil
+  local config = unknown and {} or release_config.of(release)
   return { app = app.name, release = release.number, state = release.state, image = release.image,
-    id = release.image_id, instances = list, replicas = replicas_of(config), one_writer = exclusive(config) }
+    id = release.image_id, instances = list, replicas = replicas_of(config),
+    one_writer = unknown or exclusive(config) }
 end
 
 function Releases:changed(app, release, state)
@@ -148,7 +151,7 @@ function Releases:check_writers(app, config, release)
     JOIN app ON app.id = release.app WHERE release.id <> ? AND EXISTS (SELECT 1 FROM instance
     WHERE release = release.id AND gone_at IS NULL AND state IN ('starting', 'running', 'stopping'))]],
     release and release.id or 0)) do
-    for _, volume in ipairs(Process.one_writer(json.decode(other.config))) do
+    for _, volume in ipairs(Process.one_writer(release_config.of(other))) do
       if names[volume.name] then
         err.raise("volume_in_use", ("the volume '%s' has one writer, and release %d of %s runs with it"):format(
           volume.name, other.number, other.app_name), other.app == app.id
@@ -216,7 +219,7 @@ function Releases:started(ctx)
   local d = self.d
   local release = d.store:get("SELECT * FROM release WHERE key = ? AND state <> 'gone'", ctx.key)
   if not release then return nil end
-  local rows = self:instances(release)
+  local rows = self:instances(release_config.check(release))
   if #rows == 0 then return nil end
   for _, row in ipairs(rows) do
     local found = d.docker:inspect(row.name)
@@ -258,7 +261,7 @@ end
 -- Has it all its instances? Not if its removal was interrupted.
 local function whole(self, release)
   local count = 0
-  for _, process in ipairs(Process.list(json.decode(release.config), Process.LONG)) do
+  for _, process in ipairs(Process.list(release_config.of(release), Process.LONG)) do
     count = count + process.replicas
   end
   return #self:instances(release) >= count
@@ -298,7 +301,7 @@ end
 
 function Releases:retire(app, release, options)
   local d = self.d
-  if release.state == "gone" then return json.null end
+  if release_config.check(release).state == "gone" then return json.null end
   self:check_not_live(app, release)
   local drain, keep = options.drain or DRAIN_MS, options.keep or KEEP_MS
   d.store:commit {
@@ -323,7 +326,10 @@ function Releases:tidy(app, run)
       WHERE app.id = ? AND release.id IS NOT app.live AND release.state IN ('created', 'healthy', 'draining', 'kept')
       AND NOT EXISTS (SELECT 1 FROM run WHERE run.app = app.id AND run.id IS NOT ?
       AND run.state IN ('running', 'sleeping', 'rolling_back'))]], app.id, run or db.null)) do
-      if release.state == "draining" and release.drain_until or release.state == "kept" and release.keep_until then
+      local problem = release_config.problem(release)
+      if problem then
+        log.error(("%s: %s"):format(app.name, problem.message))
+      elseif release.state == "draining" and release.drain_until or release.state == "kept" and release.keep_until then
         if not self.d.drain.active[release.id] then self.d.drain:take(app, release) end
       elseif release.state == "draining" or release.state == "kept" then
         self:retire(app, release, {})
@@ -342,7 +348,7 @@ end
 -- Removes a release's containers, with what belongs to them. The row stays, as history.
 function Releases:remove(app, release, grace_ms)
   local d = self.d
-  d.drain:leave(release)
+  d.drain:leave(release_config.check(release))
   d.instances:remove(release, grace_ms)
   fault.hit "release.removed"
   d.store:post {
@@ -366,10 +372,10 @@ function Releases:activate(ctx, release)
   d.store:commit {}
   release = self:by_id(release.id) -- its time may just have been up
   if release.state == "live" then return self:handle(app, release) end
-  self:check_writers(app, json.decode(release.config), release)
+  self:check_writers(app, release_config.of(release), release)
   if release.state == "gone" or not whole(self, release) then
     self:remove_by_key(app, release.key)
-    local image, net, list = d.instances:prepare(app, release, json.decode(release.config))
+    local image, net, list = d.instances:prepare(app, release, release_config.of(release))
     d.instances:record(release, list,
       { { "UPDATE release SET state = 'created' WHERE id = ?", release.id } })
     d.instances:start(app, release, self:instances(release), ctx.key, image, net)
@@ -384,7 +390,7 @@ end
 
 -- Stops a release that was brought back in vain, and keeps it.
 function Releases:deactivate(app, release)
-  if release.state == "live" or release.state == "gone" then return end
+  if release_config.check(release).state == "live" or release.state == "gone" then return end
   self.d.instances:stop(release)
   self.d.store:commit {
     { "UPDATE release SET state = 'kept', keep_until = ? WHERE id = ?", clock.now() + KEEP_MS, release.id } }
@@ -396,6 +402,7 @@ end
 function Releases:stop_for_recreate(ctx, release, drain_ms)
   local d, app = self.d, ctx.app
   local live = self:live(app)
+  release_config.check(release)
   local was_live = live ~= nil and live.id == release.id
   if was_live then
     d.store:commit { { "UPDATE release SET state = 'kept', keep_until = NULL WHERE id = ?", release.id } }
@@ -415,7 +422,7 @@ end
 -- once it is healthy, or at the latest at its deadline, since nothing better is there.
 function Releases:resume(ctx, release)
   local app = ctx.app
-  self.d.drain:leave(release)
+  self.d.drain:leave(release_config.check(release))
   self.d.instances:wake(app, release)
   local quiet = { app = app, asked_at = clock.now(), progress = function() end }
   local ok, e = pcall(self.d.health.wait, self.d.health, quiet, release, nil, 0)
@@ -447,6 +454,7 @@ function Releases:user_stop(app)
     err.raise("app_not_live", ("'%s' has no live release to stop"):format(app.name),
       "`ndctl status " .. app.name .. "`")
   end
+  release_config.check(release)
   local _ <close> = self:stops(app)
   d.store:commit { { "UPDATE app SET stopped = 1, updated_at = ? WHERE id = ?", clock.now(), app.id } }
   d.guard:leave(app)
@@ -467,6 +475,7 @@ function Releases:user_start(app)
     err.raise("app_not_live", ("'%s' has no release to start"):format(app.name),
       "`ndctl deploy IMAGE --app " .. app.name .. "`")
   end
+  release_config.check(release)
   d.guard:leave(app)
   d.store:commit { { "UPDATE app SET stopped = 0, updated_at = ? WHERE id = ?", clock.now(), app.id } }
   local function wanted() return unchanged(self, app, release, 0) end

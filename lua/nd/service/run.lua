@@ -56,20 +56,34 @@ local shapes = {
   undo = function(undo) return is_table(undo) and is_table(undo.args) and effects.find(undo.effect) end,
 }
 
--- The JSON in a column of a row; nil where there is none. What can't be read is the run's `damage`: it
--- is not to go on, and `whose` says where it is.
-function Run:read(row, column, whose)
-  if not row[column] then return nil end
-  local ok, value = pcall(json.decode, row[column])
-  if ok and (not shapes[column] or shapes[column](value)) then return value end
+-- Something of the journal is not what was written: the run is not to go on.
+function Run:is_damaged(what, ...)
   self.damage = self.damage or err.new("journal_damaged",
-    ("the journal of the run %s is damaged: the %s of %s can't be read (%s)"):format(self.row.id, column, whose,
-      ok and "it has another shape" or value.message),
+    ("the journal of the run %s is damaged: "):format(self.row.id) .. what:format(...),
     ("look at what is there: `ndctl runs show %s`, `ndctl status %s`; then start it anew"):format(self.row.id,
       self.app.name))
 end
 
--- Reads the journal into memory, without what is damaged.
+-- The JSON in a column of a row; nil where there is none, or where it can't be read: that is damage, and
+-- `whose` says where it is.
+function Run:read(row, column, whose)
+  if not row[column] then return nil end
+  local ok, value = pcall(json.decode, row[column])
+  if ok and (not shapes[column] or shapes[column](value)) then return value end
+  self:is_damaged("the %s of %s can't be read (%s)", column, whose, ok and "it has another shape" or value.message)
+end
+
+function Run:read_effect(e)
+  local whose = ("effect %d (%s)"):format(e.n, e.label)
+  e.args = self:read(e, "args", whose) or json.array {}
+  e.result, e.error = self:read(e, "result", whose), self:read(e, "error", whose)
+  e.undo = self:read(e, "undo", whose)
+  self.effects[e.n] = e
+  self.order = math.max(self.order, e.answered or 0)
+end
+
+-- Reads the journal into memory, without what is damaged. What such an effect did isn't known, and not
+-- undone; `tidy` removes what the run has started.
 function Run:load()
   local row = self.row
   for _, column in ipairs { "params", "spec", "begun_with" } do
@@ -77,13 +91,12 @@ function Run:load()
   end
   row.reason, row.error = self:read(row, "reason", "the run"), self:read(row, "error", "the run")
   for _, e in ipairs(self.d.store:all("SELECT * FROM effect WHERE run = ? ORDER BY n", row.id)) do
-    local whose = ("effect %d (%s)"):format(e.n, e.label)
-    e.args = self:read(e, "args", whose) or json.array {}
-    e.result, e.error = self:read(e, "result", whose), self:read(e, "error", whose)
-    e.undo = self:read(e, "undo", whose)
-    self.effects[e.n] = e
     self.count = math.max(self.count, e.n)
-    self.order = math.max(self.order, e.answered or 0)
+    if e.damaged then
+      self:is_damaged("effect %d (%s) is not what was written", e.n, e.label)
+    else
+      self:read_effect(e)
+    end
   end
   self.log_seen = self.d.store:get(
     "SELECT count(*) AS n FROM event WHERE run = ? AND kind = 'run.log'", row.id).n
@@ -569,7 +582,7 @@ function Run:once(w)
 end
 
 function Run:files()
-  local bundle = self.d.store:get("SELECT files FROM bundle WHERE hash = ?", self.row.bundle)
+  local bundle = { files = self.d.recipes:kept(self.row.bundle) }
   return self:read(bundle, "files", "its recipe") or error(self.damage, 0)
 end
 

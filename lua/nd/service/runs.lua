@@ -88,7 +88,7 @@ function Runs:prepare(request)
     local bundle = self.d.recipes:bundle(request.recipe)
     return bundle, row_for(request, bundle)
   end
-  local text = self.d.store:get("SELECT files FROM bundle WHERE hash = ?", waited.bundle).files
+  local text = self.d.recipes:kept(waited.bundle)
   local bundle = { name = waited.recipe, hash = waited.bundle, text = text, files = json.decode(text) }
   request.key, request.hash = waited.request, waited.request_hash
   local row = row_for(request, bundle)
@@ -236,23 +236,37 @@ function Runs:park()
   self.d.store:commit { self.d.store:set_meta("ended", "orderly") }
 end
 
+-- A run whose row is not what was written ends there: not even its app can be believed. What it has started
+-- is removed as of any run that has ended, once the releases that say so are looked at.
+local function bury(self, row)
+  local e = err.from(err.new("journal_damaged", ("the row of the run %s is not what was written"):format(row.id),
+    "look at the apps with `ndctl status`; then start it anew"))
+  log.error(e.message)
+  self.d.store:commit {
+    { "UPDATE run SET state = 'failed', ended_at = ?, error = ? WHERE id = ?", clock.now(), json.encode(e), row.id },
+    self.d.store:event("run.ended", nil, row.id, { state = "failed", error = e }),
+  }
+end
+
+local function resume(self, row)
+  local run = Run.new(self.d, row)
+  self.live[row.id] = run
+  run:load()
+  local suspect = row.state == "running" and not self.orderly
+  local stuck = suspect and run:died(("resumed after a death of the daemon, at effect %d"):format(run.count))
+    and err.new("stuck", "the run made no progress over three restarts of the daemon")
+  if run.damage then
+    log.error(run.damage.message)
+  else
+    log.info(("run %s of %s goes on"):format(row.id, run.app.name))
+  end
+  local hopeless = run.damage or stuck
+  run:go(nil, hopeless and err.from(hopeless))
+end
+
 -- At start: all that goes on, and the deadlines of all that will.
 function Runs:resume(interrupted)
-  for _, row in ipairs(interrupted) do
-    local run = Run.new(self.d, row)
-    self.live[row.id] = run
-    run:load()
-    local suspect = row.state == "running" and not self.orderly
-    local stuck = suspect and run:died(("resumed after a death of the daemon, at effect %d"):format(run.count))
-      and err.new("stuck", "the run made no progress over three restarts of the daemon")
-    if run.damage then
-      log.error(run.damage.message)
-    else
-      log.info(("run %s of %s goes on"):format(row.id, run.app.name))
-    end
-    local hopeless = run.damage or stuck
-    run:go(nil, hopeless and err.from(hopeless))
-  end
+  for _, row in ipairs(interrupted) do (row.damaged and bury or resume)(self, row) end
   task.spawn("deadlines", self.keep_deadlines, self)
 end
 
@@ -326,7 +340,7 @@ local function decoded(text)
 end
 
 function Runs:describe(row)
-  local app = self.d.apps:by_id(row.app)
+  local app = self.d.apps:by_id(row.app) or { name = "", project = "", environment = "" } -- of a damaged row
   local last = self.d.store:get(
     "SELECT label FROM effect WHERE run = ? ORDER BY n DESC LIMIT 1", row.id)
   return {

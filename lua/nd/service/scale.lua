@@ -8,6 +8,7 @@ local clock = require "clock"
 local json = require "json"
 local err = require "nd.error"
 local Process = require "nd.service.process"
+local release_config = require "nd.service.release_config"
 
 local DRAIN_MS = 30 * 1000
 
@@ -18,7 +19,7 @@ function Scale.new(d) return setmetatable({ d = d }, Scale) end
 
 -- The release's configuration with that many replicas; raises where there can't be.
 function Scale:config(app, release, name, count)
-  local config = json.decode(release.config)
+  local config = release_config.of(release)
   local names = {}
   for _, process in ipairs(Process.list(config, Process.LONG)) do names[#names + 1] = process.name end
   local near = err.nearest(name, names)
@@ -67,7 +68,7 @@ end
 function Scale:fill(ctx, release, count)
   self.d.releases:check_not_live(ctx.app, release)
   local counts = {}
-  for _, process in ipairs(Process.list(json.decode(release.config), Process.LONG)) do
+  for _, process in ipairs(Process.list(release_config.of(release), Process.LONG)) do
     counts[process.name] = math.min(count, process.replicas)
   end
   return grow(self, ctx, release, counts)
@@ -100,7 +101,7 @@ end
 -- Drains and removes what is beyond the recorded number.
 function Scale:trim(release, name, drain_ms)
   local d = self.d
-  local keep, rows = Process.of(json.decode(release.config), name).replicas, {}
+  local keep, rows = Process.of(release_config.of(release), name).replicas, {}
   for _, row in ipairs(d.releases:instances(release)) do
     if row.process == name and row.position > keep then rows[#rows + 1] = row end
   end

@@ -8,10 +8,10 @@
 
 local clock = require "clock"
 local cron = require "cron"
-local json = require "json"
 local log = require "log"
 local task = require "task"
 local Process = require "nd.service.process"
+local release_config = require "nd.service.release_config"
 
 local LATE_MS = 60 * 1000      -- that a firing may be and still happens
 local LOOK_MS = 30 * 1000      -- between two looks at the clock, which somebody may have set
@@ -43,7 +43,7 @@ local function look(self, app)
   app = self.d.apps:by_id(app.id) or app
   local release = app.live and app.stopped == 0 and self.d.releases:by_id(app.live)
   local entries
-  for _, process in ipairs(release and Process.list(json.decode(release.config), { cron = true }) or {}) do
+  for _, process in ipairs(release and Process.list(release_config.of(release), { cron = true }) or {}) do
     entries = entries or {}
     local ok, due = pcall(next_due, self, app, release, process, clock.now())
     if ok and due then

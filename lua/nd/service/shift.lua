@@ -13,9 +13,9 @@
 
 local clock = require "clock"
 local db = require "db"
-local json = require "json"
 local err = require "nd.error"
 local Process = require "nd.service.process"
+local release_config = require "nd.service.release_config"
 
 local DRAIN_MS = 30 * 1000
 
@@ -28,7 +28,7 @@ function Shift:of(app)
   local row = self.d.store:get("SELECT * FROM shift WHERE app = ?", app.id)
   local release = row and self.d.releases:by_id(row.release)
   if not release then return nil end
-  return { release = release, config = json.decode(release.config), count = row.instances, weight = row.weight,
+  return { release = release, config = release_config.of(release), count = row.instances, weight = row.weight,
     instances = self.d.releases:instances(release) }
 end
 
@@ -41,7 +41,7 @@ end
 local function check_there(self, release, count)
   local there = {}
   for _, row in ipairs(self.d.releases:instances(release)) do there[row.process .. row.position] = true end
-  for _, process in ipairs(Process.list(json.decode(release.config), Process.LONG)) do
+  for _, process in ipairs(Process.list(release_config.of(release), Process.LONG)) do
     for position = 1, math.min(count, process.replicas) do
       if not there[process.name .. position] then
         err.raise("unhealthy", ("release %d has no %s %d as yet"):format(release.number, process.name, position),

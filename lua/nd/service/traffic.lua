@@ -12,6 +12,7 @@ local tasks = require "nd.tasks"
 local Apps = require "nd.service.app"
 local Process = require "nd.service.process"
 local Shift = require "nd.service.shift"
+local release_config = require "nd.service.release_config"
 
 local Traffic = {}
 Traffic.__index = Traffic
@@ -67,7 +68,7 @@ end
 local function wanted(self, app, release, shift)
   local list, named = {}, {}
   local rows = release and self.d.releases:instances(release) or {}
-  for _, service in ipairs(release and services_of(json.decode(release.config)) or {}) do
+  for _, service in ipairs(release and services_of(release_config.of(release)) or {}) do
     local w = { key = key_of(app, service), published = service.published }
     if shift then
       w.targets, w.weights = mixed(app, service, rows, shift)
@@ -103,7 +104,7 @@ end
 local function switch(self, app, release)
   local d = self.d
   local old = d.releases:live(app)
-  local config = json.decode(release.config)
+  local config = release_config.of(release)
   d.apps:check_routes(app, config)
   local before = d.store:all("SELECT domain, tls, proxy_type, port FROM route WHERE app = ?", app.id)
   d.network:service(Apps.service(app)) -- an app without a host name has an address too
@@ -136,7 +137,7 @@ function Traffic:switch(app, release) return deciding(self, app, switch, release
 
 local function reroute(self, app, routes)
   local d, live = self.d, self.d.releases:live(app)
-  local config, before = json.decode(live.config), live.config
+  local config, before = release_config.of(live), live.config
   local old = config.routes
   local function become(list)
     config.routes = list
@@ -161,7 +162,7 @@ function Traffic:reroute(app, routes) return deciding(self, app, reroute, routes
 
 local function put_back(self, app)
   local live = self.d.releases:live(app)
-  self.d.apps:set_routes(app, live and json.decode(live.config).routes or {})
+  self.d.apps:set_routes(app, live and release_config.of(live).routes or {})
   local stopped = self.d.apps:by_id(app.id).stopped == 1
   self.d.network:switch_all(wanted(self, app, not stopped and live or nil, self.d.shift:of(app)))
 end

@@ -291,11 +291,11 @@ function Watch:judge_strangers(found)
   local d, unknown = self.d, json.array {}
   for id, c in pairs(found) do
     local run = c.Labels["nextdeploy.run"]
-    local row = not c.known and d.store:get("SELECT ended_at FROM run WHERE id = ?", run or "")
+    local row = not c.known and d.store:get("SELECT * FROM run WHERE id = ?", run or "")
     local stranger = not c.known and not has_row(self, id, c.Names[1]:sub(2))
     if stranger and not row then
       unknown[#unknown + 1] = { id = id, name = c.Names[1], run = run }
-    elseif stranger and row.ended_at and not d.store.cloned then
+    elseif stranger and row.ended_at and not row.damaged and not d.store.cloned then
       log.info(("removing %s: its run %s has ended"):format(c.Names[1], run))
       pcall(d.docker.remove, d.docker, id, { force = true, volumes = true })
     end

@@ -165,7 +165,7 @@ crash_strike() {
   case $1 in
     daemon) crash_daemon ;;
     damaged)
-      crash_sql "UPDATE effect SET args = '[', result = '{' WHERE run = (SELECT id FROM run ORDER BY rowid DESC LIMIT 1)"
+      crash_sql "UPDATE effect SET args = '[', result = '{', checksum = 0 WHERE run = (SELECT id FROM run ORDER BY rowid DESC LIMIT 1)"
       crash_daemon
       ;;
     thrice) crash_die_again && crash_die_again && crash_daemon ;;

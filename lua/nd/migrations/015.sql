@@ -1,0 +1,2 @@
+-- Every row that decides what is done gets a checksum: the column is added, and kept the last one, by
+-- lua/nd/store_sums.lua, so that a table made or changed later has it without a word.
