@@ -62,28 +62,35 @@ static bool same(const struct nd_log_entry *a, const struct nd_log_entry *b)
     return a->hash == b->hash && a->length == b->length;
 }
 
-/* Whether the lines of `docker` before `end` are the last ones stored, as far back as both go. */
-static bool is_stored(const struct view *stored, const struct view *docker, size_t end)
+/* How many lines of `docker` before `end` are the last ones stored. */
+static size_t stored_before(const struct view *stored, const struct view *docker, size_t end)
 {
-    for (size_t i = 1; i <= end && i <= stored->count; i++)
-        if (!same(stored->list[stored->count - i], docker->list[end - i]))
-            return false;
-    return true;
+    size_t i = 0;
+
+    while (i < end && i < stored->count &&
+           same(stored->list[stored->count - 1 - i], docker->list[end - 1 - i]))
+        i++;
+    return i;
 }
 
-/* How many of the first lines of `docker` are stored. Where several numbers fit, the lines are all
- * alike, and their times tell: ours is when a line reached us, Docker's when it was logged; under
- * load either may be the earlier one. */
+/* How many of the first lines of `docker` are stored: as far back as both go. Where several numbers
+ * fit, the lines are all alike, and their times tell: ours is when a line reached us, Docker's when
+ * it was logged; under load either may be the earlier one. Where none fits, lines were lost once:
+ * then the one after which the most do. */
 static size_t stored_overlap(const struct view *stored, const struct view *docker)
 {
     int64_t last = stored->count ? stored->list[stored->count - 1]->time : 0;
     int64_t nearest = FAR_MS;
-    size_t best = 0;
+    size_t best = 0, longest = 0;
 
     for (size_t end = docker->count; stored->count && end > 0; end--) {
         int64_t apart = llabs(docker->list[end - 1]->time - last);
+        size_t run = apart < FAR_MS ? stored_before(stored, docker, end) : 0;
 
-        if (apart < nearest && is_stored(stored, docker, end)) {
+        if (run && (run == end || run == stored->count))
+            run = SIZE_MAX; /* all there is to compare */
+        if (run > longest || (run && run == longest && apart < nearest)) {
+            longest = run;
             nearest = apart;
             best = end;
         }
@@ -114,8 +121,8 @@ static bool fits(const struct nd_log_lines *docker, const struct view *d, size_t
     return true;
 }
 
-/* Marks the lines of `live` that Docker's log had too. */
-static void mark_live(const struct nd_log_lines *docker, const struct view *d,
+/* Marks the lines of `live` that Docker's log had too; false: it does not reach up to them. */
+static bool mark_live(const struct nd_log_lines *docker, const struct view *d,
                       const struct nd_log_lines *live, const struct view *l, int64_t opened)
 {
     size_t begin = d->count;
@@ -128,13 +135,18 @@ static void mark_live(const struct nd_log_lines *docker, const struct view *d,
                 continue;
             for (size_t i = 0; from + i < d->count && i < l->count; i++)
                 l->list[i]->known = true;
-            return;
+            return true;
         }
+    return l->count == 0;
 }
 
-void nd_log_gap_join(const struct nd_log_lines *stored, struct nd_log_lines *docker,
+bool nd_log_gap_join(const struct nd_log_lines *stored, struct nd_log_lines *docker,
                      struct nd_log_lines *live, int64_t opened)
 {
+    bool joined = true;
+
+    for (size_t i = 0; i < live->count; i++)
+        live->list[i].known = false;
     for (int is_stderr = 0; is_stderr < 2; is_stderr++) {
         struct view s = view_of(stored, is_stderr);
         struct view d = view_of(docker, is_stderr);
@@ -143,9 +155,10 @@ void nd_log_gap_join(const struct nd_log_lines *stored, struct nd_log_lines *doc
 
         for (size_t i = 0; i < known; i++)
             d.list[i]->known = true;
-        mark_live(docker, &d, live, &l, opened);
+        joined = mark_live(docker, &d, live, &l, opened) && joined;
         free(s.list);
         free(d.list);
         free(l.list);
     }
+    return joined;
 }

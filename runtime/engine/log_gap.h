@@ -37,8 +37,10 @@ void nd_log_lines_add(struct nd_log_lines *lines, int64_t time, bool is_stderr, 
 void nd_log_lines_fini(struct nd_log_lines *lines);
 
 /* Marks what `docker` tells of what is `stored`, and what is `live` of what `docker` tells. Lines
- * of `live` came after `opened` (UTC ms), when the stream was asked for. */
-void nd_log_gap_join(const struct nd_log_lines *stored, struct nd_log_lines *docker,
+ * of `live` came after `opened` (UTC ms), when the stream was asked for. False: there are lines of
+ * `live` and none of them in `docker`, so some may be missing between: Docker's log has them by
+ * now. */
+bool nd_log_gap_join(const struct nd_log_lines *stored, struct nd_log_lines *docker,
                      struct nd_log_lines *live, int64_t opened);
 
 #endif

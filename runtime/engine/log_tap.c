@@ -18,6 +18,7 @@ enum {
     SETTLE_MS = 100,   /* after Docker's log ended: for what is on its way by the stream */
     SEGMENTS = 2,      /* of the log, the newest: where to look for a container's last lines */
     STORED_MAX = 4096, /* lines compared with */
+    HISTORY_MOST = 3,  /* how often Docker's log is read, until it reaches up to the stream */
     DOCKER_MAX = 32 * 1024 * 1024, /* bytes of Docker's log: it keeps 30 MB */
     LIVE_MAX = 8 * 1024 * 1024,    /* bytes that wait for it */
 };
@@ -44,6 +45,8 @@ struct nd_log_tap {
     struct nd_err err; /* why it ends */
     char *doing;       /* owned */
     bool filling;      /* lines of the stream wait in `live` */
+    bool opened;       /* Docker has accepted `attach` */
+    bool scanned;      /* Docker's log may be asked for when it has */
     bool job;          /* stored lines are being read */
     bool cancelled;
     bool timer_open;
@@ -52,6 +55,7 @@ struct nd_log_tap {
     struct nd_log_filter filter;
     struct nd_log_lines stored, docker_lines, live;
     int64_t since;  /* UTC ms: where Docker's log is read from; 0: its beginning */
+    int histories;  /* how often Docker's log was read */
     size_t emitted; /* of docker_lines, then of live: how far they are in the log */
     struct nd_log_flush flush;
     bool flushing;
@@ -171,10 +175,15 @@ static void put_live(struct nd_log_tap *tap, int64_t time, bool is_stderr, const
         nd_log_source_lose(tap->source, time, is_stderr);
 }
 
+static void ask_history(struct nd_log_tap *tap);
+
 static void on_open(void *arg)
 {
     struct nd_log_tap *tap = arg;
 
+    tap->opened = true;
+    if (tap->scanned && !tap->cancelled)
+        ask_history(tap);
     if (tap->call.on_open)
         tap->call.on_open(tap->call.arg);
 }
@@ -201,6 +210,8 @@ static void on_ended(void *arg, struct nd_docker_answer *answer, const struct nd
     if (err && !tap->err.code[0])
         tap->err = *err;
     sieve_end(&tap->stream);
+    if (tap->scanned && !tap->opened && !tap->cancelled)
+        ask_history(tap);
     check_end(tap);
 }
 
@@ -270,8 +281,12 @@ static void on_settled(uv_timer_t *timer)
 {
     struct nd_log_tap *tap = timer->data;
 
-    nd_log_gap_join(&tap->stored, &tap->docker_lines, &tap->live, tap->asked_at);
-    emit_all(tap);
+    bool joined = nd_log_gap_join(&tap->stored, &tap->docker_lines, &tap->live, tap->asked_at);
+
+    if (!joined && tap->docker_lines.count && tap->histories < HISTORY_MOST)
+        ask_history(tap);
+    else
+        emit_all(tap);
 }
 
 static void put_history(struct nd_log_tap *tap, int64_t time, bool is_stderr, const char *text,
@@ -316,6 +331,11 @@ static void ask_history(struct nd_log_tap *tap)
                                   .on_done = on_history_done,
                                   .arg = tap};
 
+    sieve_fini(&tap->log);
+    nd_log_lines_fini(&tap->docker_lines);
+    tap->log = (struct sieve){.put = put_history};
+    sieve_init(&tap->log, tap, true);
+    tap->histories++;
     nd_buf_adds(&path, "/containers/");
     nd_http_encode(&path, tap->call.container, strlen(tap->call.container), "");
     nd_buf_addf(&path, "/logs?stdout=1&stderr=1&timestamps=1&since=%lld.%03d",
@@ -356,7 +376,10 @@ static void on_scanned(void *arg, bool ran)
         tap->cancelled = true;
         check_end(tap);
     } else {
-        ask_history(tap);
+        tap->scanned = true;
+        if (!tap->attach ||
+            tap->opened) /* else what is printed before it is open might be missed */
+            ask_history(tap);
     }
     nd_log_app_job_done(app);
 }
@@ -411,9 +434,7 @@ struct nd_log_tap *nd_log_tap_start(struct nd_docker *docker, struct nd_log_app 
     tap->doing = nd_printf("read what container %s prints", call->container);
     tap->filling = call->fill;
     sieve_init(&tap->stream, tap, false);
-    sieve_init(&tap->log, tap, true);
     tap->stream.put = put_live;
-    tap->log.put = put_history;
     uv_timer_init(&app->store->loop->uv, &tap->timer);
     tap->timer.data = tap;
     tap->timer_open = true;

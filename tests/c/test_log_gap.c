@@ -3,6 +3,7 @@
  */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -88,12 +89,40 @@ static void what_the_stream_brings_too_is_told_once(void **state)
     join("10 a", "9 a|50 b|60 c", "101 b|102 c", 100, "b|c|b|c");
 }
 
+static void a_line_that_was_lost_once_does_not_bring_back_those_before(void **state)
+{
+    (void)state;
+    join("10 a|11 b|14 e|15 f", "10 a|11 b|12 c|13 d|14 e|15 f|16 g", "", 100, "g");
+    join("10 a|14 e|15 e", "10 a|13 d|14 e|15 e|16 e", "", 100, "e");
+}
+
+static bool reaches(const char *docker, const char *live)
+{
+    struct nd_log_lines s = {0}, d = lines_of(docker), l = lines_of(live);
+    bool joined = nd_log_gap_join(&s, &d, &l, 100);
+
+    nd_log_lines_fini(&d);
+    nd_log_lines_fini(&l);
+    return joined;
+}
+
+static void a_log_that_does_not_reach_up_to_the_stream_is_noticed(void **state)
+{
+    (void)state;
+    assert_true(reaches("10 a|101 b", "102 b|103 c"));
+    assert_true(reaches("10 a|101 b", ""));
+    assert_false(reaches("10 a|101 b", "105 d"));
+    assert_false(reaches("10 a|101 b", "102 b|103 !err"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_stored_is_not_told_again),
         cmocka_unit_test(lines_that_are_alike_are_told_apart_by_time),
         cmocka_unit_test(what_the_stream_brings_too_is_told_once),
+        cmocka_unit_test(a_line_that_was_lost_once_does_not_bring_back_those_before),
+        cmocka_unit_test(a_log_that_does_not_reach_up_to_the_stream_is_noticed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
