@@ -430,6 +430,18 @@ describe("when two meet:", function()
     assert.equal(1, w:count "remove id-shop-2-1")
   end)
 
+  it("a release whose container ended while nobody looked is not switched to", function()
+    local app = w:app("shop")
+    local release = w:release(app, 2, "healthy", 1)
+    d.docker:find("shop-2-1").State.Running = false -- no event told of it
+    local ok, e = pcall(d.releases.check_runs, d.releases, app, release)
+    assert.is_false(ok)
+    assert.equal("unhealthy", e.code)
+    assert.matches("shop%-2%-1 has ended", e.message)
+    w:before("inspect", function() error(task.error { code = "docker_unreachable", message = "away" }, 0) end)
+    assert.is_true(pcall(d.releases.check_runs, d.releases, app, release)) -- as far as is known
+  end)
+
   -- A deploy of a second release that a crash interrupted before its switch, with these journal rows.
   local function interrupted(app, rows)
     local statements = {

@@ -267,17 +267,20 @@ local function whole(self, release)
   return #self:instances(release) >= count
 end
 
--- Raises unhealthy where an instance has ended since it was healthy: nobody is to be sent there. Those
+-- Raises unhealthy where an instance has ended since it was healthy: nobody is to be sent there. Docker is
+-- asked, since one may have died while the daemon was away; while Docker is, what was last known counts. Those
 -- that waited for traffic may have it from now on.
 function Releases:check_instances(app, release)
   for _, row in ipairs(self:instances(release)) do
-    local found = row.state ~= "running" and self.d.docker:inspect(row.container or row.name)
-    if found and found.State.Running then -- or a late word of its last death
-      self.d.store:commit { {
-        "UPDATE instance SET state = 'running' WHERE id = ? AND state IN ('waiting', 'exited')", row.id } }
-    elseif row.state ~= "running" then
+    local answered, found = pcall(self.d.docker.inspect, self.d.docker, row.container or row.name)
+    local running = row.state == "running"
+    if answered then running = found and found.State.Running end
+    if not running then
       err.raise("unhealthy", ("release %d is not healthy: its instance %s has ended"):format(release.number, row.name),
         ("see its last lines: `ndctl logs %s`; the old version was not touched"):format(app.name))
+    elseif row.state ~= "running" then -- or a late word of its last death
+      self.d.store:commit { {
+        "UPDATE instance SET state = 'running' WHERE id = ? AND state IN ('waiting', 'exited')", row.id } }
     end
   end
 end
