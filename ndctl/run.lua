@@ -55,7 +55,8 @@ return {
   options = {
     { "app", short = "a", value = "NAME", doc = "the app; named after the image unless it is said" },
     { "volume", short = "v", type = "list", value = "VOLUME:PATH",
-      doc = "a volume and where it is mounted; made if there is none; may be repeated" },
+      doc = "a volume and where it is mounted; made if there is none; an admin may name a directory of the host's; "
+        .. "may be repeated" },
     { "port", short = "p", type = "int", least = 1, most = 65535, value = "PORT",
       doc = "the port it listens on inside its container" },
     { "env-var", short = "e", type = "map", doc = "a variable for it; may be repeated" },

@@ -11,7 +11,7 @@ local codes = {
   [400] = "bad_request bad_json bad_param bad_params bad_config bad_recipe bad_argument bad_host bad_tls "
     .. "recipe_syntax bad_schedule bad_zone unknown_param bad_domain bad_port bad_proxy unknown_effect",
   [401] = "unauthorized",
-  [403] = "forbidden capability",
+  [403] = "forbidden capability policy",
   [404] = "not_found app_not_found run_not_found recipe_not_found image_not_found release_not_found "
     .. "token_not_found docker_not_found job_not_found process_not_found instance_not_found "
     .. "registry_not_found route_not_found",

@@ -5,6 +5,7 @@
 -- `environments = { staging = { ... } }` holds what differs in an environment.
 
 local fail = require "ndctl.lib.fail"
+local policy = require "nd.service.policy"
 local text = require "ndctl.lib.text"
 
 local config = {}
@@ -20,10 +21,14 @@ config.health_keys = {
 -- What a process may say; without a value of its own it has the app's.
 config.process_keys = {
   kind = "string", command = "list", replicas = "int", port = "int", env = "map", user = "string",
-  memory = "string|int", cpu = "number", grace = "duration", volumes = "routes",
+  memory = "string|int", cpu = "number", grace = "duration", volumes = "routes", container = "container",
   health = "string|health", schedule = "string", zone = "string", overlap = "string",
   missed = "string", timeout = "duration", publish = "routes",
 }
+
+-- More of its container than what it runs; most of it only an admin may give.
+config.container_keys = {}
+for name, row in pairs(policy.settings) do config.container_keys[name] = row.type end
 
 config.release_keys = { command = "list", timeout = "duration" }
 
@@ -50,6 +55,7 @@ config.keys = {
   memory = { "string|int" },
   cpu = { "number" },
   volumes = { "routes" },
+  container = { "container" },
   grace = { "duration" },    -- between SIGTERM and SIGKILL
   drain = { "duration", param = true },
   keep = { "duration", param = true },
@@ -123,6 +129,7 @@ end
 
 local tables = {
   health = function(where, value) check_keys(where, value, config.health_keys) end,
+  container = function(where, value) check_keys(where, value, config.container_keys) end,
   release = function(where, value) check_keys(where, value, config.release_keys) end,
   processes = function(where, value)
     for name, process in pairs(value) do

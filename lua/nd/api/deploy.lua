@@ -5,6 +5,7 @@ local err = require "nd.error"
 local ask = require "nd.api.ask"
 local s = require "nd.api.schema"
 local shapes = require "nd.api.shapes"
+local policy = require "nd.service.policy"
 local Request = require "nd.service.request"
 local release_config = require "nd.service.release_config"
 
@@ -70,6 +71,7 @@ local function restart(c)
     return d.apps:status(app), "App started"
   end
   local spec = release_config.of(release)
+  policy.check(c.user.role, app.name, spec)
   local named = d.docker:image(release.image) -- its name may stand for another image by now
   local image = named and named.Id == release.image_id and release.image or release.image_id
   spec.prepared = true -- the release command has had its run

@@ -6,6 +6,8 @@ local task = require "task"
 local err = require "nd.error"
 local s = require "nd.api.schema"
 local shapes = require "nd.api.shapes"
+local policy = require "nd.service.policy"
+local release_config = require "nd.service.release_config"
 
 local OPEN_MS = 10000   -- for the first frame
 local CHUNK = 24 * 1024 -- bytes a frame: base64 keeps it below 64 KiB
@@ -74,6 +76,8 @@ end
 local function instance_of(c)
   local q = c.query
   local app = c.d.apps:get { app = q.app, project = q.project, environment = q.environment }
+  local live = c.d.releases:live(app)
+  if live then policy.check(c.user.role, app.name, release_config.of(live)) end
   return c.d.exec:instance(app, q.process, q.index)
 end
 

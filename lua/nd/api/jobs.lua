@@ -4,6 +4,7 @@ local crypto = require "crypto"
 local err = require "nd.error"
 local s = require "nd.api.schema"
 local shapes = require "nd.api.shapes"
+local policy = require "nd.service.policy"
 local Process = require "nd.service.process"
 local release_config = require "nd.service.release_config"
 
@@ -37,6 +38,7 @@ local function create(c)
   local d, body = c.d, c.body
   local app = d.apps:get(body)
   local release, process = callable(d, app, body.process)
+  policy.check(c.user.role, app.name, release_config.of(release))
   process.command = table.move(body.arguments or {}, 1, #(body.arguments or {}), #process.command + 1, process.command)
   local id = crypto.hex(crypto.random(4))
   local job = d.jobs:launch(app, release, process,

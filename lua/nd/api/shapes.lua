@@ -5,6 +5,7 @@
 
 local json = require "json"
 local s = require "nd.api.schema"
+local policy = require "nd.service.policy"
 
 local array = json.array
 local object, closed, doc, one_of = s.object, s.closed, s.doc, s.one_of
@@ -68,6 +69,16 @@ local probe_fields = {
   failures = doc(integer, "So many in a row make it unhealthy again."),
 }
 
+-- The settings of a container that are more than what it runs, as policy.lua has them.
+local container_fields = {}
+for name, setting in pairs(policy.settings) do
+  container_fields[name] = ({ boolean = boolean, string = text, list = list(text),
+    map = texts "Texts by name." })[setting.type]
+end
+local container = closed(container_fields)
+container.description = "Docker's settings of these names. Who is no admin may give only what leaves the host out of "
+  .. "reach: read_only, cap_drop, Docker's usual capabilities, no-new-privileges, and sysctls of its own network."
+
 local requests = {
   HealthCheck = {
     description = "How to probe: a path, or a probe with at most one of path, tcp, command and up.",
@@ -77,8 +88,11 @@ local requests = {
   Volume = {
     description = 'NAME:/path, or the same in fields. It has one writer unless `shared` is true.',
     oneOf = array { { type = "string", pattern = "^[^:]+:/" },
-      closed({ name = text, path = text, shared = boolean }, { "name", "path" }) },
+      closed({ name = text, path = text, shared = boolean, read_only = boolean,
+        host = doc(text, "Instead of a name: a path of the host's, which only an admin may give.") }, { "path" }) },
   },
+
+  Container = container,
 
   Process = closed({
     kind = { type = "string", enum = array { "web", "worker", "cron", "job" },
@@ -90,7 +104,8 @@ local requests = {
     env = { type = "object", additionalProperties = one_of(text, number, boolean),
       description = "On top of the app's." },
     user = text, memory = one_of(text, integer), cpu = number, grace = duration,
-    volumes = list(ref "Volume"), health = ref "HealthCheck", publish = list(ref "Publish"),
+    volumes = list(ref "Volume"), container = ref "Container", health = ref "HealthCheck",
+    publish = list(ref "Publish"),
     schedule = doc(text, "Five cron fields, or @daily and the like."),
     zone = doc(text, "Of the schedule, as in Europe/Berlin; UTC unless it is said."),
     overlap = { type = "string", enum = array { "skip", "allow" }, default = "skip",
@@ -135,7 +150,8 @@ local requests = {
     memory = one_of(text, integer), cpu = doc(number, "Cores."),
     grace = duration, go_back = doc(boolean,
       "Return to the kept release by itself when this one dies or turns unhealthy."),
-    volumes = list(ref "Volume"), routes = list(ref "RouteRequest"), publish = list(ref "Publish"),
+    volumes = list(ref "Volume"), container = ref "Container", routes = list(ref "RouteRequest"),
+    publish = list(ref "Publish"),
     tags = doc(list(text), "The app's tags, instead of those it has."),
     processes = { type = "object", additionalProperties = ref "Process",
       description = "By name. Without any the app is one process, web; {} goes back to that." },

@@ -1,7 +1,8 @@
 -- The configuration of an app: what a request or a nextdeploy.lua may say, checked and made whole.
 --
 -- A release stores the result as JSON:
---   env {NAME=text}, port, replicas, command [..], user, health {...}, volumes [{name, path, shared}],
+--   env {NAME=text}, port, replicas, command [..], user, health {...}, volumes [{name or host, path, shared,
+--   read_only}], container {...} (policy.lua),
 --   routes [{domain, tls, proxy_type, port where it isn't the app's own}], memory (bytes), cpu (cores),
 --   grace (ms between SIGTERM and SIGKILL), go_back (return to the kept release when this one fails),
 --   publish [{port, target, proto, from}] (network_publish.lua),
@@ -12,6 +13,7 @@ local err = require "nd.error"
 local json = require "json"
 local duration = require "nd.duration"
 local health = require "nd.recipe.health"
+local policy = require "nd.service.policy"
 local publish = require "nd.service.network_publish"
 local Process = require "nd.service.process"
 
@@ -93,17 +95,7 @@ end
 local function volumes(value)
   if type(value) ~= "table" then bad("volumes", value, "must be a list") end
   local out = json.array {}
-  for i, v in ipairs(value) do
-    if type(v) == "string" then
-      local name, path = v:match "^([^:]+):(/[^:]*)$"
-      v = { name = name, path = path }
-    end
-    if type(v) ~= "table" or type(v.name) ~= "string" or not v.name:match "^[%w][%w_.-]*$"
-      or type(v.path) ~= "string" or not v.path:match "^/" then
-      bad("volumes", v, "each is NAME:/path or {name, path, shared}")
-    end
-    out[i] = { name = v.name, path = v.path, shared = v.shared == true or nil }
-  end
+  for i, v in ipairs(value) do out[i] = policy.volume(v) end
   return out
 end
 
@@ -166,6 +158,7 @@ local common = {
   end,
   grace = function(v) return duration.ms("grace", v) end,
   volumes = volumes,
+  container = policy.read,
   health = M.health,
   publish = published,
 }

@@ -7,6 +7,7 @@ local fs = require "fs"
 local json = require "json"
 local task = require "task"
 local err = require "nd.error"
+local policy = require "nd.service.policy"
 
 local M = {}
 
@@ -66,7 +67,8 @@ local function mounts(d, name, config)
     { Type = "bind", Source = secrets_dir(d, name), Target = "/run/secrets", ReadOnly = true },
   }
   for _, v in ipairs(config.volumes or {}) do
-    list[#list + 1] = { Type = "volume", Source = v.name, Target = v.path }
+    list[#list + 1] = { Type = v.host and "bind" or "volume", Source = v.host or v.name, Target = v.path,
+      ReadOnly = v.read_only }
   end
   return list
 end
@@ -99,7 +101,7 @@ end
 
 -- instance: {name, address, process, position}; net: of network:ensure_bridge
 function M.spec(d, app, release, image, config, instance, net, key)
-  return {
+  local spec = {
     Image = release.image_id,
     Entrypoint = json.array { INIT },
     Cmd = command(image, config),
@@ -120,6 +122,8 @@ function M.spec(d, app, release, image, config, instance, net, key)
       IPAMConfig = { IPv4Address = instance.address },
     } } },
   }
+  policy.put(spec.HostConfig, config)
+  return spec
 end
 
 M.init = INIT

@@ -15,6 +15,7 @@ local log = require "log"
 local task = require "task"
 local container = require "nd.service.container"
 local err = require "nd.error"
+local policy = require "nd.service.policy"
 local tasks = require "nd.tasks"
 local Apps = require "nd.service.app"
 local Process = require "nd.service.process"
@@ -337,6 +338,7 @@ end
 function Jobs:release_command(ctx, image, config)
   local d, app = self.d, ctx.app
   local job = self:by_key(ctx.key)
+  policy.enforce(d, ctx.run.row.owner, app.name, config)
   job = job or self:record { app = app, key = ctx.key, trigger = "release",
     process = Process.of(config, "release"), image = image.image or image.id, image_id = image.id,
     number = d.releases:next_number(app),

@@ -1,8 +1,9 @@
 -- The processes of a release, out of its configuration: what runs, how often, and who listens.
 --
 -- A configuration without `processes` has one, `web`, which is the app's own settings. With them it
--- has exactly those. Each inherits the app's env (its own comes on top), user, volumes, memory, cpu
--- and grace; `web` inherits command, port, replicas and health too, so that it may be written `{}`.
+-- has exactly those. Each inherits the app's env (its own comes on top), user, volumes, memory,
+-- cpu, grace and container settings; `web` inherits command, port, replicas and health too, so that it
+-- may be written `{}`.
 --   web, worker   run as long as the release does, `replicas` of them
 --   cron          a container of the live release each time its schedule is due
 --   job           a container of the live release when somebody asks for it
@@ -11,7 +12,7 @@ local json = require "json"
 
 local M = {}
 
-local shared = { "user", "volumes", "memory", "cpu", "grace" }
+local shared = { "user", "volumes", "memory", "cpu", "grace", "container" }
 local of_web = { "command", "port", "replicas", "health", "publish" }
 
 -- Settings of one process: {name, kind, command, env, port, replicas, health, ...}; nil where the
@@ -74,7 +75,7 @@ function M.one_writer(config)
   local by_name, list = {}, {}
   for _, process in ipairs(M.list(config)) do
     for _, volume in ipairs(process.volumes or {}) do
-      if not volume.shared then
+      if volume.name and not volume.shared then
         local row = by_name[volume.name]
         if not row then
           row = { name = volume.name, processes = {}, containers = 0 }

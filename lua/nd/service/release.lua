@@ -14,6 +14,7 @@ local json = require "json"
 local log = require "log"
 local err = require "nd.error"
 local Images = require "nd.service.images"
+local policy = require "nd.service.policy"
 local Process = require "nd.service.process"
 local release_config = require "nd.service.release_config"
 
@@ -187,6 +188,7 @@ end
 function Releases:start(ctx, image, options)
   local d, app = self.d, ctx.app
   local spec = self:spec(ctx, options)
+  policy.enforce(d, ctx.run.row.owner, app.name, spec)
   self:remove_by_key(app, ctx.key)
   self:check_writers(app, spec)
   local known = d.store:get("SELECT number FROM release WHERE key = ?", ctx.key)

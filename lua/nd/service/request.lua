@@ -10,6 +10,7 @@
 
 local duration = require "nd.duration"
 local err = require "nd.error"
+local policy = require "nd.service.policy"
 local Process = require "nd.service.process"
 
 local M = {}
@@ -100,6 +101,7 @@ function M.make(d, kind, body, owner)
   if request.deadline == 0 then
     err.raise("bad_request", "deadline: the run needs some time", "leave it out, or write 30s, 5m or 1h30m")
   end
+  if request.spec then policy.check(policy.role_of(d, owner), request.app.name, request.spec) end
   return request
 end
 
