@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <jansson.h>
 #include <linux/capability.h>
 #include <malloc.h>
 #include <poll.h>
@@ -49,6 +48,12 @@ enum {
     OTHER_DATA = 1024 * 1024,       /* before the recipe has any: measured 0.5 MB */
     SLACK = 32,                     /* a 32nd of the memory for what lies between blocks */
 };
+
+#ifdef LUAJIT_VERSION
+enum { ND_COMPILES = true };
+#else
+enum { ND_COMPILES = false };
+#endif
 
 static int parse_options(int argc, char **argv, struct options *o)
 {
@@ -180,7 +185,7 @@ static int compute_only(void)
         SYS_tgkill,
     };
 
-    return nd_seccomp_allow(allowed, sizeof allowed / sizeof *allowed);
+    return nd_seccomp_allow(allowed, sizeof allowed / sizeof *allowed, ND_COMPILES);
 #endif
 }
 
@@ -231,7 +236,7 @@ int main(int argc, char **argv)
         return ND_WORKER_USAGE;
     }
     mallopt(M_MMAP_THRESHOLD, OWN_BLOCKS);
-    json_object_seed(0); /* reads /dev/urandom, which is out of reach later */
+    nd_recipe_prepare();
     if (lock_in(&o) < 0) {
         fprintf(stderr, "nd-worker: can't lock itself in: %s\n", strerror(errno));
         return ND_WORKER_SETUP;

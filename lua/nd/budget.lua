@@ -14,7 +14,7 @@ local err = require "nd.error"
 local M = { memory = 64 << 20, cpu_s = 60, wall_ms = 10000, effects = 10000, log_bytes = 1 << 20 }
 
 local SIGSYS = 31
-local OUT_OF_MEMORY, OUT_OF_CPU = 80, 85 -- statuses of nd-worker: runtime/script/recipe.h
+local OUT_OF_MEMORY, OUT_OF_CPU, OUT_OF_STACK = 80, 85, 86 -- statuses of nd-worker: runtime/script/recipe.h
 
 local function seconds(ms) return ("%g s"):format(ms / 1000) end
 
@@ -46,6 +46,10 @@ function M.ended(status, share)
   share = share or M
   if status.status == OUT_OF_MEMORY then return M.over("memory", share.memory) end
   if status.status == OUT_OF_CPU then return M.over("cpu", share.cpu_s) end
+  if status.status == OUT_OF_STACK then -- LuaJIT's; Lua 5.4 raises "stack overflow"
+    return err.new("recipe_stack", "calls in the recipe were nested too deep",
+      "look for a function that calls itself without end")
+  end
   if status.signal == SIGSYS then
     return err.new("sandbox_killed", "the recipe's process made a system call that it may not make")
   end

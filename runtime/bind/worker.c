@@ -1,12 +1,11 @@
 /*
  * worker.c - the Lua module `worker`: nd-worker processes.
  *
- *   spawn{path=, memory=bytes, cpu_seconds=, uid=, gid=} -> w
- *       raises worker_start; path: nd-worker beside this program, memory: 64 MiB, cpu_seconds: 60
- *   w:send(frame)           a table, or JSON text as it is; doesn't wait
- *                           raises worker_gone, worker_protocol (over 4 MiB)
- *   w:recv([timeout_ms]) -> table | nil at the end; waits; raises timeout, worker_protocol
- *   w:kill()                SIGKILL
+ *   spawn{path=, engine=, memory=bytes, cpu_seconds=, uid=, gid=} -> w
+ *       raises worker_start; path: nd-worker beside this program, engine: "luajit" for the one
+ * whose name ends so, memory: 64 MiB, cpu_seconds: 60 w:send(frame)           a table, or JSON text
+ * as it is; doesn't wait raises worker_gone, worker_protocol (over 4 MiB) w:recv([timeout_ms]) ->
+ * table | nil at the end; waits; raises timeout, worker_protocol w:kill()                SIGKILL
  *   w:wait() -> {status=, signal=}; waits for the end of the process
  *   w:pid() -> integer
  *
@@ -283,14 +282,16 @@ static int worker_spawn(lua_State *L)
     o.uid = (long)option(L, "uid", -1);
     o.gid = (long)option(L, "gid", -1);
     lua_getfield(L, 1, "path");
-    o.path = luaL_optstring(L, -1, NULL); // options path
+    o.path = luaL_optstring(L, -1, NULL);
+    lua_getfield(L, 1, "engine");
+    o.engine = luaL_optstring(L, -1, NULL); // options path engine
 
     slot = lua_newuserdatauv(L, sizeof *slot, 1);
     *slot = b = nd_alloc(sizeof *b);
     nd_list_init(&b->waiters);
     b->holders = 1;
     luaL_setmetatable(L, WORKER_META);
-    b->frames = nd_chan_new(L, &frames_type, b); // options path w chan
+    b->frames = nd_chan_new(L, &frames_type, b); // options path engine w chan
     lua_setiuservalue(L, -2, 1);
     b->worker = nd_worker_start(nd_host_loop(nd_host_of(L)), &o, &events, b, &err);
     if (!b->worker) {

@@ -90,6 +90,9 @@ static void rank_key(lua_State *L, int index, struct sort_key *key)
         key->by.id = (uint64_t)lua_toboolean(L, index);
         return;
     default:
+        if (lua_type(L, index) > LUA_TTHREAD)
+            luaL_error(L, "a table whose keys are of the type %s has no order",
+                       luaL_typename(L, index));
         break;
     }
     head = head_of(L, index);

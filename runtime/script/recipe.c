@@ -2,9 +2,11 @@
 
 #include <jansson.h>
 #include <lauxlib.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -25,24 +27,36 @@ struct run {
 
 static struct run *run_of(lua_State *L)
 {
-    return *(struct run **)lua_getextraspace(L);
+    void *box;
+
+    lua_getallocf(L, &box);
+    return ND_CONTAINER(box, struct run, box);
 }
 
 /* The state may not be touched any more; nor may this wait for a daemon that doesn't read. */
-static void out_of_memory(struct nd_sandbox *box)
+static void end_at_limit(const struct run *run, enum nd_worker_exit status, const char *code,
+                         const char *message, const char *hint)
 {
-    struct run *run = ND_CONTAINER(box, struct run, box);
     char frame[512];
     int length = snprintf(frame + ND_FRAME_HEAD, sizeof frame - ND_FRAME_HEAD,
-                          "{\"type\":\"failed\",\"error\":{\"code\":\"recipe_memory\",\"message\":"
-                          "\"the recipe needed more than its %zu MiB of memory\",\"hint\":"
-                          "\"look for a table or a string in it that grows without end\"}}",
-                          box->limit >> 20);
+                          "{\"type\":\"failed\",\"error\":{\"code\":\"%s\",\"message\":\"%s\","
+                          "\"hint\":\"%s\"}}",
+                          code, message, hint);
 
     nd_frame_head((unsigned char *)frame, (size_t)length);
     if (send(run->fd, frame, (size_t)length + ND_FRAME_HEAD, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-        _exit(ND_WORKER_MEMORY); /* the status says it as well */
-    _exit(ND_WORKER_MEMORY);
+        _exit(status); /* the status says it as well */
+    _exit(status);
+}
+
+static void out_of_memory(struct nd_sandbox *box)
+{
+    char message[96];
+
+    snprintf(message, sizeof message, "the recipe needed more than its %zu MiB of memory",
+             box->limit >> 20);
+    end_at_limit(ND_CONTAINER(box, struct run, box), ND_WORKER_MEMORY, "recipe_memory", message,
+                 "look for a table or a string in it that grows without end");
 }
 
 /* JSON on its way in or out counts as the recipe's memory. jansson gives its allocator no context.
@@ -183,7 +197,8 @@ static int host_traceback(lua_State *L)
     luaL_addstring(&out, luaL_checkstring(L, 1));
     for (; line && *line; line = *end ? end + 1 : end) {
         end = strchrnul(line, '\n');
-        if (strncmp(line, "\t" LIBRARY, sizeof LIBRARY) == 0 || strncmp(line, "\t[C]", 4) == 0)
+        if (strncmp(line, "\t" LIBRARY, sizeof LIBRARY) == 0 || strncmp(line, "\t[C]", 4) == 0 ||
+            strncmp(line, "\t[builtin#", 10) == 0) /* LuaJIT's */
             continue;
         luaL_addchar(&out, '\n');
         luaL_addlstring(&out, line, (size_t)(end - line));
@@ -225,6 +240,8 @@ static void push_host(lua_State *L)
     luaL_newlib(L, functions);
     nd_open_json(L);
     lua_setfield(L, -2, "json");
+    lua_pushliteral(L, ND_ENGINE);
+    lua_setfield(L, -2, "engine");
 }
 
 /* Pushes the chunk of main.lua; the start frame is at `start`. */
@@ -277,6 +294,64 @@ static void report_broken(lua_State *L, struct run *run)
     nd_buf_fini(&out);
 }
 
+#ifdef LUAJIT_VERSION
+/* LuaJIT has no limit of its own for calls from C functions, such as string.gsub's of what it is
+ * given: the process's stack is theirs. What the handler finds beyond it ends the run. */
+static char *stack_top;
+
+enum { STACK = 2 * 1024 * 1024, BEYOND = 1024 * 1024, HANDLER_STACK = 64 * 1024 };
+
+static void on_fault(int number, siginfo_t *info, void *context)
+{
+    char *at = info->si_addr;
+
+    (void)context;
+    if (at < stack_top && at > stack_top - STACK - BEYOND)
+        end_at_limit(ND_CONTAINER(counted, struct run, box), ND_WORKER_STACK, "recipe_stack",
+                     "calls in the recipe were nested too deep",
+                     "look for a function that calls itself without end");
+    signal(number, SIG_DFL);
+}
+
+static void watch_stack(void)
+{
+    static char other[HANDLER_STACK];
+    const stack_t stack = {.ss_sp = other, .ss_size = sizeof other};
+    const struct rlimit size = {STACK, STACK};
+    struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+
+    stack_top = __builtin_frame_address(0);
+    if (setrlimit(RLIMIT_STACK, &size) == 0 && sigaltstack(&stack, NULL) == 0)
+        sigaction(SIGSEGV, &action, NULL);
+}
+
+static int raise_once(lua_State *L)
+{
+    return lua_error(L);
+}
+
+/* LuaJIT raises by the C library's unwinder, which sets itself up under a lock. */
+static void raise_first_error(void)
+{
+    lua_State *L = luaL_newstate();
+
+    if (!L)
+        return;
+    lua_pushcfunction(L, raise_once);
+    lua_pcall(L, 0, 0, 0);
+    lua_close(L);
+}
+#endif
+
+void nd_recipe_prepare(void)
+{
+    json_object_seed(0); /* reads /dev/urandom */
+#ifdef LUAJIT_VERSION
+    raise_first_error();
+    watch_stack();
+#endif
+}
+
 enum nd_worker_exit nd_recipe_run(int fd, size_t memory)
 {
     struct run run = {.box = {.limit = memory, .out_of_memory = out_of_memory}, .fd = fd};
@@ -285,7 +360,6 @@ enum nd_worker_exit nd_recipe_run(int fd, size_t memory)
 
     if (!L)
         return ND_WORKER_MEMORY;
-    *(struct run **)lua_getextraspace(L) = &run;
     counted = &run.box;
     json_set_alloc_funcs(counted_alloc, counted_free);
     nd_mem_on_exhausted(exhausted);

@@ -14,6 +14,7 @@
  *   embedded(module) -> source | nil               a module of the library in this binary
  *   out_of_memory()                                ends the process
  *   json                                           the module of marshal.h, as it comes
+ *   engine                                         "lua" or "luajit": what runs it
  */
 #ifndef ND_SCRIPT_RECIPE_H
 #define ND_SCRIPT_RECIPE_H
@@ -30,8 +31,11 @@ enum nd_worker_exit {
     ND_WORKER_SETUP = 83,    /* it could not lock itself in */
     ND_WORKER_BROKEN = 84,   /* an error in the library itself */
     ND_WORKER_CPU = 85,      /* it computed for longer than it may */
+    ND_WORKER_STACK = 86,    /* LuaJIT: calls from Lua to C to Lua were nested too deep */
 };
 
+/* Does once what needs system calls that the process gives up before it runs a recipe. */
+void nd_recipe_prepare(void);
 /* Runs the recipe that arrives on `fd` with at most `memory` bytes; returns the status to
  * exit with. Running out of memory ends the process instead. */
 enum nd_worker_exit nd_recipe_run(int fd, size_t memory);

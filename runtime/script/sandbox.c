@@ -13,6 +13,55 @@ enum { HEAD = sizeof(struct nd_order_head) };
 
 /* ---- memory ---- */
 
+#ifdef LUAJIT_VERSION
+enum { LEVELS = 4 };
+
+/* Half of the limit, three quarters, seven eighths ... */
+static size_t level_begins(const struct nd_sandbox *box, unsigned level)
+{
+    return box->limit - (box->limit >> level);
+}
+
+/* The next collection is due when it has grown by half of what is left above this level. */
+static void set_level(struct nd_sandbox *box, unsigned level)
+{
+    box->level = level;
+    lua_gc(box->L, LUA_GCSETPAUSE, level ? 100 + 50 / ((1 << level) - 1) : 200);
+}
+
+/* Is there room for `more` bytes? Has the collector begun soon where they lead to another level. */
+static bool has_room(struct nd_sandbox *box, size_t more)
+{
+    unsigned level = box->level;
+
+    if (more > box->limit || box->used > box->limit - more)
+        box->out_of_memory(box);
+    while (level < LEVELS && box->used + more > level_begins(box, level + 1))
+        level++;
+    if (level > box->level && box->L) {
+        set_level(box, level);
+        lua_gc(box->L, LUA_GCRESTART, 0);
+    }
+    return true;
+}
+
+static void has_freed(struct nd_sandbox *box)
+{
+    unsigned level = box->level;
+
+    while (level && box->used < level_begins(box, level) - (box->limit >> (level + 1)))
+        level--;
+    if (level != box->level)
+        set_level(box, level);
+}
+
+/* What a new block is for isn't told: each may be an object. */
+static bool is_object(size_t kind)
+{
+    (void)kind;
+    return true;
+}
+#else
 /* Is there room for `more` bytes? Refuses once, so that Lua collects garbage, then ends it all. */
 static bool has_room(struct nd_sandbox *box, size_t more)
 {
@@ -25,6 +74,17 @@ static bool has_room(struct nd_sandbox *box, size_t more)
     box->collecting = true;
     return false;
 }
+
+static void has_freed(struct nd_sandbox *box)
+{
+    (void)box;
+}
+
+static bool is_object(size_t kind)
+{
+    return kind >= LUA_TTABLE && kind <= LUA_TTHREAD;
+}
+#endif
 
 size_t nd_sandbox_cost(void *block)
 {
@@ -40,6 +100,7 @@ static void *allocate(void *ud, void *ptr, size_t old_size, size_t size)
     if (size == 0) {
         box->used -= had;
         free(head);
+        has_freed(box);
         return NULL;
     }
     if (size + HEAD > had && !has_room(box, size + HEAD - had))
@@ -49,9 +110,7 @@ static void *allocate(void *ud, void *ptr, size_t old_size, size_t size)
         box->out_of_memory(box);
     box->used += nd_sandbox_cost(head) - had;
     if (!ptr) {
-        bool is_object = old_size >= LUA_TTABLE && old_size <= LUA_TTHREAD;
-
-        head->created = is_object ? ++box->created : 0;
+        head->created = is_object(old_size) ? ++box->created : 0;
         head->shown = 0;
     }
     return head + 1;
@@ -124,8 +183,12 @@ static int box_randomseed(lua_State *L)
         lua_pushinteger(L, round);
         lua_replace(L, lua_upvalueindex(3));
         lua_settop(L, 0);
+#ifdef LUAJIT_VERSION /* which takes one number; a run's seed has 32 bits */
+        lua_pushnumber(L, (double)round * 0x1p32 + lua_tonumber(L, lua_upvalueindex(2)));
+#else
         lua_pushvalue(L, lua_upvalueindex(2));
         lua_pushinteger(L, round);
+#endif
     }
     lua_settop(L, 2);
     if (lua_isnil(L, 2))
@@ -161,7 +224,76 @@ static void wrap(lua_State *L, const char *library, const char *name, lua_CFunct
     lua_pop(L, 1);
 }
 
-static int open_libraries(lua_State *L)
+#ifdef LUAJIT_VERSION
+/* What is compiled has to give what the interpreter gives, and make objects in the same order. */
+static void open_compiler(lua_State *L)
+{
+    static const char *const off[] = {"-fold", "-sink"};
+
+    lua_pushcfunction(L, luaopen_jit);
+    lua_pushliteral(L, LUA_JITLIBNAME);
+    lua_call(L, 1, 0);
+    lua_getglobal(L, LUA_JITLIBNAME);
+    lua_getfield(L, -1, "opt");
+    for (size_t i = 0; i < sizeof off / sizeof *off; i++) {
+        lua_getfield(L, -1, "start");
+        lua_pushstring(L, off[i]);
+        lua_call(L, 1, 0);
+    }
+    lua_pop(L, 2);
+    lua_pushnil(L);
+    lua_setglobal(L, LUA_JITLIBNAME);
+    /* All of a collection at once: nobody waits for us. */
+    lua_gc(L, LUA_GCSETSTEPMUL, 0);
+}
+
+/* coroutine.running and .isyieldable as Lua 5.4 has them. */
+static int co_running(lua_State *L)
+{
+    lua_pushboolean(L, lua_pushthread(L));
+    return 2;
+}
+
+static int co_isyieldable(lua_State *L)
+{
+    lua_pushboolean(L, lua_isyieldable(lua_isthread(L, 1) ? lua_tothread(L, 1) : L));
+    return 1;
+}
+
+static void open_stock(lua_State *L)
+{
+    static const luaL_Reg libraries[] = {
+        {"", luaopen_base},
+        {LUA_TABLIBNAME, luaopen_table},
+        {LUA_STRLIBNAME, luaopen_string},
+        {LUA_MATHLIBNAME, luaopen_math},
+        {LUA_BITLIBNAME, luaopen_bit},
+    };
+    static const char *const base_out[] = {"dofile",  "loadfile", "loadstring",
+                                           "getfenv", "setfenv",  "newproxy",
+                                           "gcinfo",  "unpack",   NULL};
+    static const char *const table_out[] = {"foreach", "foreachi", "getn", "maxn", NULL};
+
+    for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++) {
+        lua_pushcfunction(L, libraries[i].func);
+        lua_pushstring(L, libraries[i].name);
+        lua_call(L, 1, 0);
+    }
+    lua_getglobal(L, "table");
+    lua_getglobal(L, "unpack");
+    lua_setfield(L, -2, "unpack");
+    lua_getglobal(L, LUA_COLIBNAME);
+    lua_pushcfunction(L, co_running);
+    lua_setfield(L, -2, "running");
+    lua_pushcfunction(L, co_isyieldable);
+    lua_setfield(L, -2, "isyieldable");
+    lua_pop(L, 2);
+    remove_all(L, "_G", base_out);
+    remove_all(L, "table", table_out);
+    open_compiler(L);
+}
+#else
+static void open_stock(lua_State *L)
 {
     static const luaL_Reg libraries[] = {
         {"_G", luaopen_base},
@@ -172,13 +304,20 @@ static int open_libraries(lua_State *L)
         {LUA_UTF8LIBNAME, luaopen_utf8},
     };
     static const char *const base_out[] = {"dofile", "loadfile", "warn", NULL};
-    static const char *const string_out[] = {"dump", NULL};
 
     for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++) {
         luaL_requiref(L, libraries[i].name, libraries[i].func, 1);
         lua_pop(L, 1);
     }
     remove_all(L, "_G", base_out);
+}
+#endif
+
+static int open_libraries(lua_State *L)
+{
+    static const char *const string_out[] = {"dump", NULL};
+
+    open_stock(L);
     remove_all(L, "string", string_out);
     wrap(L, "_G", "load", box_load, 0);
     wrap(L, "_G", "setmetatable", box_setmetatable, 0);
@@ -193,6 +332,7 @@ lua_State *nd_sandbox_open(struct nd_sandbox *box)
 
     if (!L)
         return NULL;
+    box->L = L;
     lua_atpanic(L, on_panic);
     lua_pushcfunction(L, open_libraries);
     if (lua_pcall(L, 0, 0, 0) != LUA_OK) {

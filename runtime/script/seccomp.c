@@ -42,22 +42,31 @@ static void answer(struct program *p, uint32_t action)
     add(p, BPF_RET | BPF_K, action, 0, 0);
 }
 
-/* mmap and mprotect have what the memory is for as their third argument. */
-static void add_call(struct program *p, int call)
+/* mmap and mprotect have what the memory is for as their third argument: refused where all bits of
+ * `refused` are in it. */
+static void add_memory_call(struct program *p, int call, uint32_t refused)
 {
-    if (call != SYS_mmap && call != SYS_mprotect) {
-        add(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, 1);
-        answer(p, SECCOMP_RET_ALLOW);
-        return;
-    }
-    add(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, 4);
+    add(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, 5);
     load(p, ARGUMENT(2));
-    add(p, BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 1, 0);
+    add(p, BPF_ALU | BPF_AND | BPF_K, refused, 0, 0);
+    add(p, BPF_JMP | BPF_JEQ | BPF_K, refused, 1, 0);
     answer(p, SECCOMP_RET_ALLOW);
     answer(p, SECCOMP_RET_KILL_PROCESS);
 }
 
-int nd_seccomp_allow(const int *allowed, size_t count)
+static void add_call(struct program *p, int call, bool compiles)
+{
+    if (call == SYS_mmap || call == SYS_mprotect) {
+        bool either = compiles && call == SYS_mprotect;
+
+        add_memory_call(p, call, either ? PROT_EXEC | PROT_WRITE : PROT_EXEC);
+        return;
+    }
+    add(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, 1);
+    answer(p, SECCOMP_RET_ALLOW);
+}
+
+int nd_seccomp_allow(const int *allowed, size_t count, bool compiles)
 {
     struct program p = {.length = 0};
     struct sock_fprog filter = {.filter = p.code};
@@ -71,7 +80,7 @@ int nd_seccomp_allow(const int *allowed, size_t count)
     answer(&p, SECCOMP_RET_KILL_PROCESS);
     load(&p, (uint32_t)offsetof(struct seccomp_data, nr));
     for (size_t i = 0; i < count; i++)
-        add_call(&p, allowed[i]);
+        add_call(&p, allowed[i], compiles);
     answer(&p, SECCOMP_RET_KILL_PROCESS);
     filter.len = p.length;
     return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter);

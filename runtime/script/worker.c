@@ -142,17 +142,20 @@ void nd_worker_pause(struct nd_worker *w, bool stop)
 
 /* ---- starting ---- */
 
-/* The path of nd-worker beside the running program; returns owned. */
-static char *default_path(void)
+/* The executable's path; returns owned. */
+static char *path_of(const struct nd_worker_options *o)
 {
+    const char *dash = o->engine ? "-" : "", *engine = o->engine ? o->engine : "";
     char exe[PATH_MAX];
     size_t size = sizeof exe;
     char *slash;
 
+    if (o->path)
+        return nd_printf("%s%s%s", o->path, dash, engine);
     if (uv_exepath(exe, &size) < 0)
-        return nd_strdup("nd-worker");
+        return nd_printf("nd-worker%s%s", dash, engine);
     slash = strrchr(exe, '/');
-    return nd_printf("%.*s/nd-worker", slash ? (int)(slash - exe) : 0, exe);
+    return nd_printf("%.*s/nd-worker%s%s", slash ? (int)(slash - exe) : 0, exe, dash, engine);
 }
 
 enum { ARGUMENTS = 11, WORD = 24 };
@@ -176,7 +179,7 @@ static void make_command(struct command *c, const struct nd_worker_options *o)
 {
     int count = 1;
 
-    c->path = o->path ? nd_strdup(o->path) : default_path();
+    c->path = path_of(o);
     c->argv[0] = c->path;
     add_option(c, &count, "--fd", SOCKET);
     add_option(c, &count, "--memory", (long long)(o->memory ? o->memory : DEFAULT_MEMORY));

@@ -20,6 +20,7 @@ struct nd_worker;
 
 struct nd_worker_options {
     const char *path;    /* of the executable; NULL: nd-worker beside the running one */
+    const char *engine;  /* whose worker it is: PATH-ENGINE; NULL: Lua 5.4's, PATH itself */
     size_t memory;       /* bytes; 0: 64 MiB */
     int64_t cpu_seconds; /* 0: 60 */
     long uid, gid;       /* < 0: of its own where we are root, else ours */

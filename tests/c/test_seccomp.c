@@ -22,7 +22,7 @@ enum { PAGE = 4096, DONE = 7 };
 static const int few[] = {SYS_exit_group, SYS_exit, SYS_mmap, SYS_mprotect, SYS_getppid};
 
 /* Runs `act` in a child under the list `few`; -> what waitpid says of it. */
-static int child(void (*act)(void))
+static int child(void (*act)(void), bool compiles)
 {
     pid_t pid = fork();
     int status;
@@ -30,7 +30,7 @@ static int child(void (*act)(void))
     assert_true(pid >= 0);
     if (pid == 0) {
         if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-            nd_seccomp_allow(few, sizeof few / sizeof *few) < 0)
+            nd_seccomp_allow(few, sizeof few / sizeof *few, compiles) < 0)
             _exit(1);
         act();
         syscall(SYS_exit_group, DONE);
@@ -72,6 +72,13 @@ static void makes_code(void)
     mprotect(page, PAGE, PROT_READ | PROT_EXEC);
 }
 
+static void makes_code_that_it_can_write(void)
+{
+    void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    mprotect(page, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC);
+}
+
 static void takes_it_back(void)
 {
     prctl(PR_SET_SECCOMP, 0);
@@ -94,11 +101,26 @@ static void asks_as_x32(void)
 
 static void test_allows_what_is_listed(void **state)
 {
-    int status = child(allowed);
+    int status = child(allowed, false);
 
     (void)state;
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), DONE);
+}
+
+static void test_lets_a_compiler_make_code_but_never_write_where_it_runs(void **state)
+{
+    void (*const refused[])(void) = {maps_code, makes_code_that_it_can_write, opens_a_socket};
+    int status = child(makes_code, true);
+
+    (void)state;
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), DONE);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        status = child(refused[i], true);
+        assert_true(WIFSIGNALED(status));
+        assert_int_equal(WTERMSIG(status), SIGSYS);
+    }
 }
 
 static void test_ends_at_anything_else(void **state)
@@ -112,7 +134,7 @@ static void test_ends_at_anything_else(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof acts / sizeof *acts; i++) {
-        int status = child(acts[i]);
+        int status = child(acts[i], false);
 
         assert_true(WIFSIGNALED(status));
         assert_int_equal(WTERMSIG(status), SIGSYS);
@@ -124,7 +146,7 @@ static void test_refuses_too_long_a_list(void **state)
     int many[65] = {0};
 
     (void)state;
-    assert_int_equal(nd_seccomp_allow(many, 65), -1);
+    assert_int_equal(nd_seccomp_allow(many, 65, false), -1);
     assert_int_equal(errno, E2BIG);
 }
 
@@ -132,6 +154,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_allows_what_is_listed),
+        cmocka_unit_test(test_lets_a_compiler_make_code_but_never_write_where_it_runs),
         cmocka_unit_test(test_ends_at_anything_else),
         cmocka_unit_test(test_refuses_too_long_a_list),
     };

@@ -1,5 +1,6 @@
 -- What a recipe's Lua offers and withholds, and that it is the same in every process.
 
+local engine = require "tests.lua.lib.engine"
 local support = require "tests.lua.recipe_support"
 local value, failure, run = support.value, support.failure, support.run
 
@@ -31,6 +32,9 @@ describe("the Lua of a recipe", function()
       .. "table tonumber tostring type utf8 xpcall"):gmatch("%S+") do
       told[name] = true
     end
+    if engine.luajit then
+      told.utf8, told.bit = nil, true
+    end
     for _, name in ipairs(names) do
       assert.is_true(told[name], name .. " is there but not told")
       told[name] = nil
@@ -41,7 +45,8 @@ describe("the Lua of a recipe", function()
   it("loads text, never bytecode", function()
     assert.equal(3, value "return load('return 1 + 2')()")
     assert.equal(7, value "return load('return x', 'chunk', 'bt', { x = 7 })()")
-    assert.matches("binary chunk", value "return select(2, load('\\27Lua', 'x', 'b'))")
+    assert.matches(engine.luajit and "wrong mode" or "binary chunk",
+      value "return select(2, load('\\27Lua', 'x', 'b'))")
   end)
 
   it("requires the recipe's own files, JSON and the library, nothing else", function()
@@ -210,10 +215,10 @@ describe("a run", function()
   end)
 
   it("may use garbage beyond its memory", function()
-    assert.equal(200, value([[
+    assert.equal("200", value([[
       local n = 0
-      for i = 1, 200 do n = n + #string.rep("x", 1e6) // 1000000 end
-      return n]], { memory = 16 << 20 }))
+      for i = 1, 200 do n = n + #string.rep("x", 1e6) / 1e6 end
+      return string.format('%d', n)]], { memory = 16 << 20 }))
   end)
 
   it("that loops for ever is ended by its CPU limit, or by whoever started it", function()

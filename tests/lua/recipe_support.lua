@@ -1,7 +1,7 @@
 -- Runs a recipe in a real worker and answers its effects: for the recipe_*_spec.lua files.
 
 local json = require "json"
-local worker = require "worker"
+local engine = require "tests.lua.lib.engine"
 
 local M = {}
 
@@ -13,7 +13,7 @@ local TIMEOUT = 20000
 -- Returns { header, result (the last frame), effects, logs, status }.
 function M.run(source, options)
   options = options or {}
-  local w <close> = worker.spawn { memory = options.memory, cpu_seconds = options.cpu_seconds }
+  local w <close> = engine.spawn { memory = options.memory, cpu_seconds = options.cpu_seconds }
   local files = options.files or {}
   files["recipe.lua"] = source
   w:send {

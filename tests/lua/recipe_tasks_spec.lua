@@ -1,7 +1,10 @@
 -- Tasks: order, structured concurrency, cancellation and what it may interrupt.
 
+local engine = require "tests.lua.lib.engine"
 local support = require "tests.lua.recipe_support"
 local value, failure, asked = support.value, support.failure, support.asked
+
+local it_closes = engine.luajit and function() end or it -- what has `<close>` is Lua 5.4's alone
 
 -- Answers the effect whose first argument is the least; sleeps so take their time.
 local function by_time(in_flight)
@@ -100,7 +103,7 @@ describe("errors", function()
     assert.equal("recipe.lua:3: boom", e.message)
     assert.matches("recipe.lua:3: in", e.traceback, 1, true)
     assert.is_nil(e.traceback:find("nd.recipe", 1, true))
-    assert.matches("attempt to index a nil value", failure 'local x = nil; return x.y'.message)
+    assert.matches("attempt to index.*a nil value", failure 'local x = nil; return x.y'.message)
     assert.equal("mine", failure 'error { code = "mine", message = "m" }'.code)
     assert.equal("recipe_error", failure 'error()'.code)
     e = failure 'fail("no disk", "buy one")'
@@ -135,7 +138,7 @@ describe("task.all", function()
     assert.equal("uuid 1.1, uuid 1.2, uuid 1.1.1, uuid 1.1.2, uuid 1.3", asked(run))
   end)
 
-  it("raises the first error, after the others were cancelled and have ended", function()
+  it_closes("raises the first error, after the others were cancelled and have ended", function()
     local e, run = failure([[
       task.all(
         function() time.sleep(1) error("first") end,
@@ -212,7 +215,7 @@ describe("a cancelled task", function()
       ]] .. body .. "\nend)", options)
   end
 
-  it("may wait in <close>, with protected calls in it", function()
+  it_closes("may wait in <close>, with protected calls in it", function()
     local v, run = race [[
       local c <close> = setmetatable({}, { __close = function(_, e)
         log(e.code)
@@ -246,7 +249,7 @@ describe("a cancelled task", function()
     race "while true do xpcall(time.sleep, print, 9) end"
   end)
 
-  it("has its clean-up interrupted by a race further out", function()
+  it_closes("has its clean-up interrupted by a race further out", function()
     local e, run = failure([[
       task.timeout("3s", function()
         task.race(function() time.sleep(1) end, function()
@@ -287,7 +290,7 @@ describe("coroutines", function()
       return table.concat({ tostring(ok), v, tostring(bad), e, coroutine.status(co) }, " ")]])
   end)
 
-  it("raise in them what an effect raises, and clean up", function()
+  it_closes("raise in them what an effect raises, and clean up", function()
     local v, run = value([[
       local ok, e = pcall(coroutine.wrap(function()
         local c <close> = setmetatable({}, { __close = function() log(time.sleep(1)) end })
@@ -320,6 +323,9 @@ describe("coroutines", function()
       local co = coroutine.create(function() end)
       coroutine.resume(co)
       return select(2, coroutine.resume(co))]])
+  end)
+
+  it_closes("can be closed", function()
     assert.is_true(value [[
       local co = coroutine.create(function() coroutine.yield() end)
       coroutine.resume(co)
@@ -339,8 +345,7 @@ describe("a run", function()
   end)
 
   it("that is given an answer it never asked for has diverged", function()
-    local worker = require "worker"
-    local w <close> = worker.spawn()
+    local w <close> = engine.spawn()
     w:send { type = "start", run = "r", files = { ["recipe.lua"] =
       "return recipe { run = function() uuid() end }" }, params = {}, seed = 1, mode = "run" }
     w:send { type = "answer", n = 7, ok = true }
@@ -351,9 +356,9 @@ describe("a run", function()
   end)
 
   it("replays a thousand effects in less than half a second", function()
-    local worker, clock = require "worker", require "clock"
+    local clock = require "clock"
     local scale = os.getenv("ASAN_OPTIONS") and 20 or 1
-    local w <close> = worker.spawn()
+    local w <close> = engine.spawn()
     w:send { type = "start", run = "r", files = { ["recipe.lua"] =
       "return recipe { run = function() for i = 1, 1000 do uuid() end return 'done' end }" },
       params = {}, seed = 1, mode = "run" }

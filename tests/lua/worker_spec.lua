@@ -2,6 +2,7 @@
 
 local fs = require "fs"
 local worker = require "worker"
+local engine = require "tests.lua.lib.engine"
 local json = require "json"
 local task = require "task"
 
@@ -34,7 +35,7 @@ end
 
 describe("a worker", function()
   it("tells what its recipe is and ends", function()
-    local w <close> = worker.spawn()
+    local w <close> = engine.spawn()
     w:send(start_frame('return recipe { summary = "hi", run = print }', { mode = "header" }))
     local frame = w:recv(5000)
     assert.equal("header", frame.type)
@@ -44,7 +45,7 @@ describe("a worker", function()
   end)
 
   it("asks for effects and goes on with their answers", function()
-    local w <close> = worker.spawn()
+    local w <close> = engine.spawn()
     w:send(start_frame('return recipe { run = function() return docker.pull("a:1") .. "!" end }'))
     assert.equal("header", w:recv(5000).type)
     local parked = w:recv(5000)
@@ -57,7 +58,7 @@ describe("a worker", function()
   end)
 
   it("can be waited for with a time-out, and killed", function()
-    local w <close> = worker.spawn()
+    local w <close> = engine.spawn()
     local ok, err = pcall(w.recv, w, 20)
     assert.is_false(ok)
     assert.equal("timeout", err.code)
@@ -70,7 +71,7 @@ describe("a worker", function()
   it("is killed when nobody refers to it any more", function()
     local pid
     do
-      local w = worker.spawn()
+      local w = engine.spawn()
       pid = w:pid()
     end
     collectgarbage()
@@ -104,7 +105,7 @@ describe("a worker", function()
 
   -- A worker that waits for an answer, so that it has locked itself in; of its /proc, the file `name`.
   local function waiting()
-    local w = worker.spawn()
+    local w = engine.spawn()
     w:send(start_frame("return recipe { run = function() uuid() end }"))
     assert.equal("header", w:recv(5000).type)
     return w, function(name)
@@ -199,7 +200,7 @@ describe("a worker", function()
   end)
 
   it("ends by itself when the daemon closes its socket", function()
-    local w <close> = worker.spawn()
+    local w <close> = engine.spawn()
     w:send(start_frame('return recipe { run = function() uuid() end }'))
     w:recv(5000)
     w:recv(5000)

@@ -158,4 +158,8 @@ function M.coroutine.close(co)
   return rawclose(co)
 end
 
+if not rawclose then
+  M.coroutine.close = nil -- LuaJIT
+end
+
 return M

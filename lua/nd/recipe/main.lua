@@ -16,15 +16,18 @@ local files = start.files or {}
 local loaded, loading = {}, {}
 local library_globals = {} -- so that a recipe's own globals don't change the library
 
-for name, value in pairs(_G) do
-  library_globals[name] = value
-end
-
 local function library_source(name)
   if files["lua/nd/recipe/main.lua"] then
     return files["lua/" .. name:gsub("%.", "/") .. ".lua"]
   end
   return host.embedded(name)
+end
+
+if host.engine == "luajit" then
+  load(library_source("nd.recipe.luajit"), "=nd.recipe.luajit", "t", _G)()
+end
+for name, value in pairs(_G) do
+  library_globals[name] = value
 end
 
 local function file_of(name)
@@ -110,7 +113,7 @@ loaded.cjson, loaded.json = json, json
 -- ---- recipe{} ----
 
 local recipe_class = { __name = "recipe" }
-local recipe_fields = { "summary", "params", "run", "needs", "trigger", "gap", "deadline" }
+local recipe_fields = { "summary", "params", "run", "needs", "trigger", "gap", "deadline", "engine" }
 
 local function bad_recipe(...)
   errors.raise("bad_recipe", string.format(...), "recipes/README.md shows what a recipe looks like")
@@ -208,6 +211,7 @@ local function send_header(recipe)
   local header = {
     summary = recipe.summary, needs = recipe.needs, trigger = recipe.trigger, gap = recipe.gap,
     deadline = recipe.deadline and units.milliseconds(recipe.deadline),
+    engine = recipe.engine,
     params = host.json.array(param.describe(recipe.params or {})),
   }
   local text, why = host.encode({ type = "header", recipe = header })
@@ -220,6 +224,9 @@ end
 -- What Lua says about a thing that isn't there tells little to who took it for granted.
 function errors.explain(message)
   local what, name = message:match("attempt to %a+ a nil value %((%a+) '([%w_]+)'%)")
+  if not what then -- as LuaJIT says it
+    what, name = message:match("attempt to %a+ (%a+) '([%w_]+)' %(a nil value%)")
+  end
   if what == "field" or what == "method" then
     local known = nearest.of(name, stubs.list())
     return "no effect and no library of a recipe has this name"

@@ -32,7 +32,7 @@ function M.of(word, names)
   end
   for _, name in ipairs(names) do
     local edits = distance(word:lower(), name:lower())
-    local tolerated = math.max(1, math.min(#word, #name) // 3)
+    local tolerated = math.max(1, math.floor(math.min(#word, #name) / 3))
     if edits <= tolerated and (not least or edits < least) then
       best, least = name, edits
     end

@@ -63,7 +63,7 @@ function M.size(value)
     return nil
   end
   local total = number * bytes[unit]
-  return total < 2 ^ 53 and math.tointeger(total // 1) or nil
+  return total < 2 ^ 53 and math.tointeger(math.floor(total)) or nil
 end
 
 return M

@@ -5,6 +5,7 @@
 --   done     by itself, harmless: returns true where what it tried is not there
 --   flood    ended by whoever counts its effects (the daemon; in the spec, it)
 --   fails    by an error of its own: {pattern of the message, script}
+--   luajit   the same kinds again: what is tried where LuaJIT runs it
 --
 -- Each script is the body of a recipe's run(p).
 
@@ -191,5 +192,39 @@ return {
     "while true do task.race(function() uuid() end, function() uuid() end) end",
     "while true do log(('x'):rep(10000)) uuid() end",
     "while true do docker.pull(('x'):rep(100000)) end",
+  },
+
+  luajit = {
+    cpu = {
+      "local n = 0 for i = 1, 1e15 do n = n + i % 3 end return n", -- compiled, where no hook fires
+      "local n = 0 while true do n = bit.bxor(n, 1) end",
+      "local n = 1LL while true do n = n + 1LL end",
+      "local t = { 1 } while true do for i, v in ipairs(t) do t[i] = v + 1 end end",
+      "while true do local t = { x = 1 } t.x = t.x + 1 end",
+      "local function fib(n) return n < 2 and n or fib(n - 1) + fib(n - 2) end return fib(90)",
+      "for i = 1, 1e9 do load('local n = 0 for i = 1, 100 do n = n + i * ' .. i .. ' end return n')() end", -- much code
+    },
+    memory = {
+      "local t = {} for i = 1, 1e9 do t[i] = { i, i + 1 } end return #t",
+      "local s = '' for i = 1, 1e9 do s = s .. 'xxxxxxxxxxxxxxxx' end return s",
+      "local t = {} for i = 1, 1e9 do t[i] = 1LL + i end return #t",
+    },
+    fails = {
+      { "overflow", "local t = setmetatable({}, {}) getmetatable(t).__tostring = function(s) return ('%s'):format(s) end"
+        .. " return tostring(t)" },
+      { "overflow", "local function f() return load(f) end return f()" },
+      { "no order", "for _ in pairs { [1LL] = 1, [2LL] = 2 } do end" },
+      { "no module", "require 'ffi'" },
+      { "no module", "require 'jit.util'" },
+      { "no way to write", "return json.encode { 1LL }" },
+    },
+    done = {
+      "return jit == nil and ffi == nil and getfenv == nil and setfenv == nil and newproxy == nil and module == nil",
+      "return loadstring == nil and gcinfo == nil and unpack == nil and table.foreach == nil",
+      "return 1LL and jit == nil and ffi == nil and getmetatable(1LL) == 'ffi'",
+      "local ok = pcall(function() return (1LL).x end) return not ok and not pcall(function() return (1LL)() end)",
+      "return not pcall(function() return #(1LL) end) and not pcall(setmetatable, 1LL, {})",
+      "return bit.bor(1, 2) == 3 and bit.lshift(1, 31) == -2 ^ 31",
+    },
   },
 }

@@ -10,7 +10,7 @@
 --   task.rollback{tasks}  the undos of these tasks' effects, the newest first.
 
 local json = require "json"
-local worker = require "worker"
+local engine = require "tests.lua.lib.engine"
 
 local M = {}
 M.__index = M
@@ -92,7 +92,7 @@ end
 
 -- Starts a worker and hands it all answers at once; then it stands where the last one stood.
 function M:attach()
-  self.worker = worker.spawn()
+  self.worker = engine.spawn()
   self.worker:send(self.start)
   for _, n in ipairs(self.answered) do
     self.worker:send(answer_frame(self.journal[n]))

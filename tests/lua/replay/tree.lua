@@ -4,6 +4,8 @@
 -- What a recipe does is written down in `out`, in order, so that two runs of it that differ in
 -- anything at all give different results.
 
+local engine = require "tests.lua.lib.engine"
+
 local M = {}
 
 -- A generator of its own: math.random belongs to whoever runs the tests.
@@ -79,6 +81,10 @@ local shapes = {
       :format(list(g, depth), after)
   end,
   function(g, depth)
+    if engine.luajit then -- which has no `<close>`
+      return ("do local ok, e = pcall(function()\n%s end) note('close', say(e))\n%s\nif not ok then error(e, 0) end end")
+        :format(list(g, depth), list(g, depth))
+    end
     return ("do local c <close> = closing(function(_, e) note('close', say(e))\n%s end)\n%s end")
       :format(list(g, depth), list(g, depth))
   end,
@@ -101,6 +107,18 @@ local shapes = {
   end,
   function() return "for k in pairs({ b = 1, a = 2, [3] = 3, [{}] = 4 }) do note(k) end" end,
   function() return "note(math.random(1000))" end,
+  -- Long enough for a compiler to take notice; the tables' order is that of their creation.
+  function(g)
+    return ([[do
+      local t, list, s = {}, {}, 0
+      for i = 1, %d do
+        local a, b = { i }, { -i }
+        list[i], t[b], t[a] = i %% 7 == 0 and a or b, i / 3, (0.1 * i) ^ 2
+      end
+      for k, v in pairs(t) do s = (s * 31 + k[1] * v + math.ceil(v) + math.min(v, 5)) %% 1e6 end
+      note(tostring(s), tostring(list[#list]))
+    end]]):format(g.r(1, 300))
+  end,
 }
 
 function node(g, depth)
