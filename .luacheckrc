@@ -12,6 +12,8 @@ files["tests/fault/tour.lua"] = files["recipes/**/*.lua"]
 files["lua/nd/recipe/main.lua"] = {
   globals = { "_G", "require", "time", "now", "log", "print", "fail" },
 }
+-- Sets what LuaJIT lacks.
+files["lua/nd/recipe/luajit.lua"] = { std = "luajit", globals = { "math", "table", "rawlen" } }
 files["tests/**/*_spec.lua"] = { std = "lua54+busted" }
 files["tests/e2e/**/*.lua"] = { std = "lua54+busted" }
 files["recipes/**/spec.lua"] = { std = "lua54+busted" }

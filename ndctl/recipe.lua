@@ -37,6 +37,12 @@ local function print_params(params)
   }, params))
 end
 
+-- Lua 5.4 isn't worth a word.
+local function engine_note(recipe)
+  local engine = present(recipe.engine)
+  return engine and engine ~= "lua" and (" (engine: %s)"):format(text.clean(engine)) or ""
+end
+
 local function show(ctx)
   local name = ctx.args.name
   local payload = ctx.client():call("GET", "/recipes/" .. clientlib.escape(name))
@@ -44,7 +50,7 @@ local function show(ctx)
   if ctx.options.source then
     return out.print((tostring(present(payload.source) or ""):gsub("\n$", "")))
   end
-  out.print(("%s: %s"):format(name, text.clean(present(payload.summary) or "")))
+  out.print(("%s: %s%s"):format(name, text.clean(present(payload.summary) or ""), engine_note(payload)))
   print_params(present(payload.params))
   local readme = present(payload.readme)
   if readme then
@@ -57,8 +63,8 @@ local function check(ctx)
   local recipe = files.recipe(ctx.args.path)
   local payload = ctx.client():call("POST", "/recipes/check", { body = recipe })
   if ctx.options.json then return out.json(payload) end
-  out.print(("%s: no mistakes found; %s"):format(ctx.args.path,
-    text.clean(present(payload.summary) or "it has no summary")))
+  out.print(("%s: no mistakes found; %s%s"):format(ctx.args.path,
+    text.clean(present(payload.summary) or "it has no summary"), engine_note(payload)))
   print_params(present(payload.params))
 end
 

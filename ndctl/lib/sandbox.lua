@@ -7,6 +7,7 @@
 
 local clock = require "clock"
 local budget = require "nd.budget"
+local engine = require "nd.engine"
 local fail = require "ndctl.lib.fail"
 local task = require "task"
 
@@ -19,7 +20,7 @@ local exits = {
 
 -- Loads the file where an error of its own is already told as the run's.
 local wrapper = [[
-return recipe { summary = "A file in the sandbox.", params = {}, run = function(_, params)
+return recipe { summary = "A file in the sandbox.", engine = %q, params = {}, run = function(_, params)
   local value = require(%q)
   if type(value) == "table" and type(value.run) == "function" then return value.run(params) end
   return value
@@ -80,11 +81,12 @@ end
 -- o: name (of the file, for messages), source, params, log(line), and the budgets: memory (bytes), cpu_s,
 -- wall_ms, effects, log_bytes. Returns what the file, or its recipe, returned.
 function sandbox.run(o)
+  local runs_on = engine.of(o.source)
   local chunk, why = load(o.source, "@" .. o.name .. ".lua", "t", {})
-  if not chunk then raise("recipe_syntax", why) end
-  local w <close> = require("worker").spawn { memory = o.memory, cpu_seconds = o.cpu_s }
-  w:send { type = "start", run = "sandbox", entry = "sandbox-entry.lua", mode = "run", seed = 1, params = {},
-    state = o.params, files = { ["sandbox-entry.lua"] = wrapper:format(o.name), [o.name .. ".lua"] = o.source } }
+  if not chunk and runs_on == "lua" then raise("recipe_syntax", why) end
+  local w <close> = engine.start(o.source, { memory = o.memory, cpu_seconds = o.cpu_s }, { type = "start",
+    run = "sandbox", entry = "sandbox-entry.lua", mode = "run", seed = 1, params = {}, state = o.params,
+    files = { ["sandbox-entry.lua"] = wrapper:format(runs_on, o.name), [o.name .. ".lua"] = o.source } })
   local deadline, asked, told = clock.monotonic() + o.wall_ms, {}, 0
   while true do
     local frame = receive(w, o, deadline)

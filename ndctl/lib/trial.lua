@@ -16,9 +16,9 @@
 local budget = require "nd.budget"
 local effects = require "nd.effect"
 local capability = require "nd.effect.capability"
+local engine = require "nd.engine"
 local err = require "nd.error"
 local json = require "json"
-local worker = require "worker"
 local worlds = require "ndctl.lib.world"
 
 local trial = {}
@@ -87,9 +87,8 @@ end
 
 -- Starts a worker, and hands it all answers there are.
 function Trial:attach(state)
-  self.worker = worker.spawn()
-  self.worker:send { type = "start", run = "test", files = self.files, entry = "recipe.lua", params = self.params,
-    seed = self.seed, mode = "run", state = state }
+  self.worker = engine.start(self.files["recipe.lua"], {}, { type = "start", run = "test", files = self.files,
+    entry = "recipe.lua", params = self.params, seed = self.seed, mode = "run", state = state })
   self.state = state
   for _, e in ipairs(self.answered) do self.worker:send(answer_frame(e)) end
   local header = receive(self)

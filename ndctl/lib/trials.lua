@@ -5,7 +5,7 @@
 local json = require "json"
 local task = require "task"
 local trial = require "ndctl.lib.trial"
-local worker = require "worker"
+local engine = require "nd.engine"
 local err = require "nd.error"
 
 local trials = {}
@@ -14,8 +14,8 @@ local LOAD_MS = 10000
 
 -- What the recipe says of itself: params, gap ...; raises why it doesn't load.
 function trials.header(files)
-  local w <close> = worker.spawn()
-  w:send { type = "start", run = "test", files = files, entry = "recipe.lua", params = {}, seed = 0, mode = "header" }
+  local w <close> = engine.start(files["recipe.lua"], {}, { type = "start", run = "test", files = files,
+    entry = "recipe.lua", params = {}, seed = 0, mode = "header" })
   local frame = w:recv(LOAD_MS)
   if not frame then err.raise("worker_died", "the recipe's worker ended while loading it") end
   if frame.type ~= "header" then error(task.error(frame.error), 0) end

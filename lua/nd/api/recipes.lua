@@ -17,6 +17,6 @@ return {
       local bundle = c.d.recipes:bundle { name = c.body.name or "recipe", files = c.body.files }
       local header = c.d.recipes:header(bundle)
       return { name = bundle.name, summary = header.summary, params = header.params,
-        needs = header.needs, gap = header.gap }, "the recipe loads"
+        needs = header.needs, gap = header.gap, engine = header.engine }, "the recipe loads"
     end },
 }

@@ -340,6 +340,7 @@ local answers = {
     name = text, from = doc(text, "shipped, or the file it is in."), summary = text,
     error = doc(text, "Why it can't be loaded."), params = list(ref "Param"), needs = list(any),
     gap = doc(text, "Why nothing serves for a while."),
+    engine = { type = "string", enum = array { "lua", "luajit" } },
     readme = text, source = text }, { "name" }),
 
   Param = object({ name = text, type = text, required = boolean, default = any, doc = text,

@@ -1,7 +1,7 @@
 -- Loads a recipe and runs it: the worker's end of a run (runtime/script/recipe.h starts it).
 --
 --   start = { run, files = { ["recipe.lua"] = source }, entry, params, state?, seed,
---             mode = "run" | "header" }
+--             mode = "run" | "header", engine? = which its source was taken to want }
 --
 -- Where `files` has lua/nd/recipe/main.lua, the library comes from there: so a run pins it. First
 -- the recipe is loaded and, in mode "run", its parameters are checked; then the header goes out.
@@ -112,6 +112,7 @@ loaded.cjson, loaded.json = json, json
 
 -- ---- recipe{} ----
 
+local engines = { lua = true, luajit = true }
 local recipe_class = { __name = "recipe" }
 local recipe_fields = { "summary", "params", "run", "needs", "trigger", "gap", "deadline", "engine" }
 
@@ -134,6 +135,15 @@ local function declare_recipe(fields)
   end
   if type(fields.run) ~= "function" then
     bad_recipe("a recipe needs the function run, but its run is a %s", type(fields.run))
+  end
+  local wanted = fields.engine or "lua"
+  if not engines[wanted] then
+    bad_recipe("a recipe's engine is \"lua\" or \"luajit\", not %q%s", tostring(wanted),
+      nearest.hint(wanted, { "lua", "luajit" }))
+  end
+  if wanted ~= (start.engine or wanted) then
+    bad_recipe("the recipe's engine is %s, but its text reads as if it were %s; let recipe.lua have the line"
+      .. " engine = \"%s\", and no other that looks like it", wanted, start.engine, wanted)
   end
   if fields.gap ~= nil and type(fields.gap) ~= "string" then
     bad_recipe("gap says in words why nothing serves for a while, and is a %s", type(fields.gap))
@@ -211,7 +221,7 @@ local function send_header(recipe)
   local header = {
     summary = recipe.summary, needs = recipe.needs, trigger = recipe.trigger, gap = recipe.gap,
     deadline = recipe.deadline and units.milliseconds(recipe.deadline),
-    engine = recipe.engine,
+    engine = host.engine,
     params = host.json.array(param.describe(recipe.params or {})),
   }
   local text, why = host.encode({ type = "header", recipe = header })

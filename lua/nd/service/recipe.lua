@@ -160,7 +160,8 @@ function Recipes:show(name)
   local files, from = self:files(name)
   local header = self:header(self:bundle(name))
   return { name = name, from = from, summary = header.summary, params = header.params,
-    needs = header.needs, gap = header.gap, readme = files["README.md"], source = files["recipe.lua"] }
+    needs = header.needs, gap = header.gap, engine = header.engine, readme = files["README.md"],
+    source = files["recipe.lua"] }
 end
 
 return Recipes

@@ -7,20 +7,19 @@
 
 local json = require "json"
 local task = require "task"
-local worker = require "worker"
 local budget = require "nd.budget"
+local engine = require "nd.engine"
 local err = require "nd.error"
 local capability = require "nd.effect.capability"
 
 local M = {}
 
 function M.start(d, row, files, mode)
-  local w = worker.spawn(d.worker_options)
-  w:send {
+  local w = engine.start(files["recipe.lua"], d.worker_options, {
     type = "start", run = row.id, files = d.recipes.to_send(files), entry = "recipe.lua",
     params = json.decode(row.params), seed = row.seed, mode = mode or "run",
     state = row.begun_with and json.decode(row.begun_with) or nil,
-  }
+  })
   local ok, message = pcall(w.recv, w, budget.wall_ms)
   local loaded = ok and message and message.type == "header"
   if loaded then

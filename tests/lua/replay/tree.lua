@@ -82,7 +82,7 @@ local shapes = {
   end,
   function(g, depth)
     if engine.luajit then -- which has no `<close>`
-      return ("do local ok, e = pcall(function()\n%s end) note('close', say(e))\n%s\nif not ok then error(e, 0) end end")
+      return ("do local ok, e = pcall(function()\n%s end) note('end', say(e))\n%s\nif not ok then error(e, 0) end end")
         :format(list(g, depth), list(g, depth))
     end
     return ("do local c <close> = closing(function(_, e) note('close', say(e))\n%s end)\n%s end")
