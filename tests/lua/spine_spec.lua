@@ -657,10 +657,10 @@ describe("when two meet:", function()
   end)
 
   it("a run that was recorded is driven, whatever fails from there on", function()
-    local app, Run = w:app("shop"), require "nd.service.run"
-    local start_worker, by_id, try = Run.start_worker, d.apps.by_id, d.store.try
+    local app, workers = w:app("shop"), require "nd.service.recipe_worker"
+    local start_worker, by_id, try = workers.start, d.apps.by_id, d.store.try
     local runs = require("nd.service.runs").new(d)
-    function Run.start_worker()
+    function workers.start()
       return { kill = function() end, send = function() end, recv = function() return { type = "done" } end }, {}
     end
     d.runs, d.recipes = runs, {
@@ -674,6 +674,6 @@ describe("when two meet:", function()
     end
     local run = runs:start { app = app, recipe = "r", params = {} }
     w:until_true(function() return w:row("SELECT ended_at FROM run WHERE id = ?", run.row.id).ended_at end)
-    Run.start_worker, d.apps.by_id, d.store.try = start_worker, by_id, try
+    workers.start, d.apps.by_id, d.store.try = start_worker, by_id, try
   end)
 end)
