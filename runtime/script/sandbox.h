@@ -12,11 +12,11 @@
  * alone don't collect and retry: they raise the text "not enough memory", which the recipe
  * library's protected calls treat likewise.
  *
- * The same for LuaJIT (luajit.h), which is made to collect before it comes to the limit: it never
- * collects and retries. It compiles, and what is compiled gives what the interpreter gives: `fold`,
- * by which a^2 and a^b round differently, is off, and so is `sink`, by which objects are made in
- * another order; min, max and ceil are lua/nd/recipe/luajit.lua's. A number too large for its
- * literal (1LL) is a key without an order.
+ * The same for LuaJIT (luajit_compat.h), which is made to collect before it comes to the limit: it
+ * never collects and retries. It compiles, and what is compiled gives what the interpreter gives:
+ * `fold`, by which a^2 and a^b round differently, is off, and so is `sink`, by which objects are
+ * made in another order; min, max and ceil are lua/nd/recipe/luajit.lua's. A number too large for
+ * its literal (1LL) is a key without an order.
  *
  * What it does not do: time. A loop without end is ended from outside, by RLIMIT_CPU or a kill.
  * One thing remains that may differ between processes: the length `#t` of a table with holes, from

@@ -78,7 +78,7 @@ describe("a hostile script", function()
   -- What LuaJIT hasn't, does otherwise, or has a limit of its own for.
   local function is_lua54(body)
     for _, what in ipairs { "<close>", "//", "utf8", "__len", "maxinteger %+ 1", "table%.concat%(setm", "ipairs%(setm",
-      "unpack%({}", "unpack%(t, 1, 2e5" } do
+      "unpack%({}", "unpack%(t, 1, 2e5", "%%q", "f%(%) load%(f%)" } do
       if body:find(what) then return true end
     end
   end

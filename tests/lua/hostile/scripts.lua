@@ -206,7 +206,7 @@ return {
     },
     memory = {
       "local t = {} for i = 1, 1e9 do t[i] = { i, i + 1 } end return #t",
-      "local s = '' for i = 1, 1e9 do s = s .. 'xxxxxxxxxxxxxxxx' end return s",
+      "local t = {} for i = 1, 1e9 do t[i] = ('x'):rep(1000) .. i end return #t",
       "local t = {} for i = 1, 1e9 do t[i] = 1LL + i end return #t",
     },
     fails = {

@@ -1,5 +1,6 @@
 /*
- * luajit.h - Lua 5.4's C interface as far as nd-worker uses it, over LuaJIT's, which is 5.1's.
+ * luajit_compat.h - Lua 5.4's C interface as far as nd-worker uses it, over LuaJIT's, which
+ * is 5.1's.
  *
  * nd-worker-luajit is built from the same sources as nd-worker with this header before each of
  * them; nothing else includes it. LuaJIT and Lua 5.4 have the same symbols: never both in one
@@ -8,8 +9,8 @@
  * Numbers are doubles. What counts as an integer here is a whole number up to 2^53, so that JSON
  * reads 1, not 1.0.
  */
-#ifndef ND_SCRIPT_LUAJIT_H
-#define ND_SCRIPT_LUAJIT_H
+#ifndef ND_SCRIPT_LUAJIT_COMPAT_H
+#define ND_SCRIPT_LUAJIT_COMPAT_H
 
 #include <lauxlib.h>
 #include <luajit.h>
