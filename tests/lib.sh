@@ -97,18 +97,26 @@ nap() {
 }
 
 until_true() {
-  local deadline=$(($(now_ms) + $1 * 1000))
+  local deadline=$((${EPOCHREALTIME/[.,]/} + $1 * 1000000))
   shift
   until "$@" >/dev/null 2>&1; do
-    (($(now_ms) < deadline)) || return 1
+    ((${EPOCHREALTIME/[.,]/} < deadline)) || return 1
     nap
   done
+}
+
+# R, S, D, T, Z; nothing where there is none
+process_state() {
+  local line
+  { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
+  line=${line##*) }
+  printf '%s' "${line%% *}"
 }
 
 # PID 1 may reap late: a zombie has ended too.
 process_alive() {
   local state
-  state=$(sed 's/.*) //; s/ .*//' "/proc/$1/stat" 2>/dev/null) && [[ -n $state && $state != Z ]]
+  state=$(process_state "$1") && [[ $state != Z ]]
 }
 
 process_ended() {

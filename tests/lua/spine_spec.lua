@@ -676,4 +676,13 @@ describe("when two meet:", function()
     w:until_true(function() return w:row("SELECT ended_at FROM run WHERE id = ?", run.row.id).ended_at end)
     workers.start, d.apps.by_id, d.store.try = start_worker, by_id, try
   end)
+
+  it("an instance that could not be recorded has no secrets that nobody would remove", function()
+    local _, release = w:app("shop")
+    function d.store.commit() error(task.error { code = "db_io", message = "the disk fails" }, 0) end
+    assert.is_false(pcall(d.instances.record, d.instances, release,
+      { { process = "web", position = 1, name = "x", address = "10.0.0.9" } }, {}))
+    d.store.commit = nil
+    assert.same({}, require "fs".list(d.options.run_dir .. "/secrets"))
+  end)
 end)

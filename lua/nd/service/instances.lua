@@ -66,7 +66,8 @@ function Instances:prepare(app, release, config, most)
   return image, net, list
 end
 
--- Makes the instances durable together with `statements`, and their secrets' directories.
+-- Makes the instances durable together with `statements`, and then their secrets' directories: what a row
+-- doesn't name, nobody would remove.
 function Instances:record(release, list, statements)
   for _, i in ipairs(list) do
     statements[#statements + 1] = {
@@ -74,10 +75,8 @@ function Instances:record(release, list, statements)
         VALUES ((SELECT id FROM release WHERE key = ?), ?, ?, ?, ?, 'starting')]],
       release.key, i.process, i.position, i.name, i.address }
   end
-  tasks.all("record", {
-    function() self.d.store:commit(statements) end,
-    function() for _, i in ipairs(list) do container.put_secrets(self.d, i.name) end end,
-  })
+  self.d.store:commit(statements)
+  for _, i in ipairs(list) do container.put_secrets(self.d, i.name) end
 end
 
 -- The name says whose it is: what has it already is a leftover of a crash.

@@ -214,9 +214,9 @@ end
 -- before (its intent is journaled), asked (the intent is durable, or becomes so with its first
 -- step), acted, answered (not yet durable); undoing, undone (neither is that).
 function Run:fault(e, point)
-  if not fault.hit(("effect.%s.%s"):format(e.name, point)) or not self.worker then return end
-  log.warn "fault: the worker is killed"
-  self.worker:kill()
+  if not fault.hit(("effect.%s.%s"):format(e.name, point)) then return end
+  log.warn("fault: " .. (self.worker and "the worker is killed" or "there is no worker"))
+  if self.worker then self.worker:kill() end
 end
 
 -- The worker asked for an effect: new, or known from the journal. Returns an error, which ends the run,

@@ -68,7 +68,7 @@ crash_scene_over() {
 
 crash_approve() {
   local id
-  while nap 0.1; do
+  while nap 0.1 && process_alive $$; do
     id=$(crash_last_run)
     api POST "/runs/$id/approve" -o /dev/null
   done 2>/dev/null
