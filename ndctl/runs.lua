@@ -2,10 +2,12 @@
 
 local clientlib = require "ndctl.lib.client"
 local clock = require "clock"
+local fail = require "ndctl.lib.fail"
 local follow = require "ndctl.lib.follow"
 local out = require "ndctl.lib.out"
 local outcome = require "ndctl.lib.outcome"
 local tables = require "ndctl.lib.table"
+local term = require "term"
 local text = require "ndctl.lib.text"
 
 local present = outcome.present
@@ -116,9 +118,56 @@ local function cancel(ctx)
   out.print(("run %s: %s"):format(id, run.state))
 end
 
+local function export(ctx)
+  out.json(ctx.client():call("GET", ("/runs/%s/recording"):format(clientlib.escape(ctx.args.id))))
+end
+
+-- A file that `export` wrote, or what the daemon has.
+local function recording_of(ctx)
+  local id, path = ctx.args.id, ctx.options.file
+  if (id == nil) == (path == nil) then
+    fail.usage("which run? its ID or --file FILE, one of them", "ndctl runs list")
+  elseif id then
+    return ctx.client():call("GET", ("/runs/%s/recording"):format(clientlib.escape(id)))
+  end
+  local fs, json = require "fs", require "json"
+  if not fs.exists(path) then fail.raise("not_found", ("there is no file %s"):format(path)) end
+  local ok, recording = pcall(json.decode, fs.read(path))
+  if not ok or type(recording) ~= "table" or type(recording.run) ~= "table" or type(recording.files) ~= "table" then
+    fail.usage(("%s is no recording of a run"):format(path), "ndctl runs export ID writes one")
+  end
+  return recording
+end
+
+-- Waits until the person wants the next step; true when none is wanted.
+local function pause(state)
+  if state.go_on then return false end
+  local answer = (term.ask("-- Enter: next, c: to the end, q: leave -- ") or "q"):match "^%s*(.-)%s*$"
+  state.go_on = answer == "c"
+  return answer == "q"
+end
+
+local function replay(ctx)
+  local o = ctx.options
+  if o.step and not (term.isatty(0) and term.isatty(1)) then
+    fail.usage("--step waits for Enter, and there is no terminal", "leave it out, or stop at an effect: --until N")
+  end
+  local recording = recording_of(ctx)
+  local replayed = require "ndctl.lib.replayed"
+  local steps, state = require("json").array {}, { go_on = not o.step }
+  if not o.json then out.print(replayed.heading(recording.run)) end
+  require("ndctl.lib.replay").run(recording, function(step)
+    steps[#steps + 1] = step
+    if not o.json then out.print(replayed.lines(step)) end
+    if step.kind ~= "answered" then return false end
+    return step.n == o["until"] or pause(state)
+  end)
+  if o.json then out.json { run = recording.run.id, state = recording.run.state, steps = steps } end
+end
+
 return {
   name = "runs",
-  summary = "List, show, watch, approve and cancel runs of recipes.",
+  summary = "List, show, watch, approve, cancel and replay runs of recipes.",
   examples = { { "ndctl runs list" }, { "ndctl runs watch 6h2k9xq4mz" } },
   commands = {
     {
@@ -164,6 +213,40 @@ return {
       options = {}, permission = "deploy", json = "Run",
       examples = { { "ndctl runs approve 6h2k9xq4mz" } },
       run = approve,
+    },
+    {
+      name = "replay",
+      summary = "Go through a run again, on this machine: each step with its values, times, line.",
+      usage = { "runs replay ID [options]", "runs replay --file FILE [options]" },
+      args = { { "id", optional = true, complete = "runs" } },
+      options = {
+        { "file", short = "F", value = "FILE", doc = "what `ndctl runs export` wrote; no daemon is needed" },
+        { "step", type = "flag", doc = "wait for Enter after each answer" },
+        { "until", type = "int", least = 1, value = "N", doc = "stop when effect N has been answered" },
+      },
+      notes = {
+        "The recipe that the run pinned runs again, in the sandbox, and gets the answers that were recorded; "
+          .. "nothing is done anywhere. Of a run that goes on it shows what has been so far.",
+        "Exit status 1 where the recipe asks for something else than it did then: that is named.",
+      },
+      permission = "read",
+      json = { type = "object", required = { "run", "state", "steps" }, properties = { run = { type = "string" },
+        state = { type = "string" }, steps = { type = "array",
+          items = { type = "object", required = { "kind", "ms" } } } } },
+      examples = {
+        { "ndctl runs replay 6h2k9xq4mz" },
+        { "ndctl runs replay 6h2k9xq4mz --until 3" },
+        { "ndctl runs replay --file run.json" },
+      },
+      run = replay,
+    },
+    {
+      name = "export",
+      summary = "Print all that a run saw, as `ndctl runs replay --file` takes it.",
+      args = { { "id", complete = "runs" } },
+      options = {}, permission = "read", json = "Recording",
+      examples = { { "ndctl runs export 6h2k9xq4mz", "in a script: > run.json" } },
+      run = export,
     },
     {
       name = "cancel",

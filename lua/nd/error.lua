@@ -19,7 +19,7 @@ local codes = {
   [406] = "not_acceptable",
   [409] = "run_conflict host_taken past_pivot run_ended exists nothing_to_roll_back app_not_live "
     .. "release_live release_unhealthy image_gone "
-    .. "volume_in_use docker_conflict job_ended job_of_run port_taken idempotency_conflict not_waiting "
+    .. "volume_in_use docker_conflict job_ended job_of_run port_taken idempotency_conflict not_waiting not_begun "
     .. "upgrade_refused",
   [413] = "too_large",
   [422] = "unhealthy deadline recipe_failed recipe_error start_failed cancelled stuck worker_died "

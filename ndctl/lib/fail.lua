@@ -27,7 +27,8 @@ local by_code = {
   usage = 2, config = 2, cancelled = 130, declined = 1, unreachable = 7, lost = 7,
   not_allowed = 3, unauthorized = 3, forbidden = 3, capability = 3, run_conflict = 5,
   host_taken = 5, volume_in_use = 5, release_live = 5, nothing_to_roll_back = 5, past_pivot = 5, image_gone = 1,
-  run_ended = 5, not_waiting = 5, job_ended = 5, job_of_run = 5, unhealthy = 6, not_found = 4, recipe_syntax = 2,
+  run_ended = 5, not_waiting = 5, not_begun = 5, job_ended = 5, job_of_run = 5, unhealthy = 6, not_found = 4,
+  recipe_syntax = 2,
   registry_denied = 3,
 }
 

@@ -9,6 +9,8 @@ local function list(c) return c.d.runs:list(c.query) end
 
 local function show(c) return c.d.runs:show(c.path.id) end
 
+local function recording(c) return c.d.runs:recording(c.path.id) end
+
 local function create(c)
   local d = c.d
   if c.query.plan then return ask.plan(c, "run") end
@@ -54,6 +56,10 @@ return {
   { method = "GET", path = "/runs/{id}", id = "showRun", permission = "read",
     summary = "One run with every effect.", doc = "Arguments and results as the journal has them.",
     payload = s.ref "Run", handler = show },
+  { method = "GET", path = "/runs/{id}/recording", id = "recordRun", permission = "read",
+    summary = "One run with all that its recipe saw: what `ndctl runs replay` goes through, without a daemon.",
+    doc = "The files are those that the run pinned, the recipe library of its time among them.",
+    payload = s.ref "Recording", fails = { 409 }, handler = recording },
   { method = "POST", path = "/runs/{id}/approve", id = "approveRun", permission = "deploy",
     summary = "Lets a run go on that waits for somebody's approval.",
     doc = "What it waits for is its `step`. To say no, cancel it.", payload = s.ref "Run", fails = { 409 },

@@ -328,6 +328,14 @@ local answers = {
     deadline = doc(time, "It would be interrupted then."),
   }, { "n", "name", "args", "label", "state", "asked_at" }),
 
+  Recording = object({
+    run = ref "Run", files = texts "The recipe's, and the library's: source by path.",
+    seed = doc(integer, "Of its random numbers."), state = doc(any, "What its predecessor gave to continue_as."),
+    heard = doc(integer, "So many answers its recipe had when it was given up; absent where it came to an end."),
+    undos = doc(list(object({ n = integer, label = text, ok = boolean, error = text, time = time },
+      { "n", "label", "ok", "time" })), "What was undone, in order; absent as soon as its events are."),
+  }, { "run", "files", "seed", "undos" }),
+
   Plan = object({
     recipe = text, app_name = text, lines = doc(list(text), "What would be done, in order."),
     undos = doc(list(text), "What would be undone if it failed before its pivot."),

@@ -62,7 +62,7 @@ function Queue:drop(row, code, message)
     params = row.params, seed = 0, owner = row.owner, state = state, started_at = row.asked_at,
     request = row.request, request_hash = row.request_hash }
   table.insert(statements, 1, { "DELETE FROM waiting WHERE id = ?", row.id, expect = 1 })
-  statements[#statements + 1] = { "UPDATE run SET ended_at = ?, error = ? WHERE id = ?", now,
+  statements[#statements + 1] = { "UPDATE run SET ended_at = ?, error = ?, heard = 0 WHERE id = ?", now,
     json.encode(err.from(failure)), row.id }
   statements[#statements + 1] = d.store:event("run.ended", row.app, row.id,
     { state = state, error = failure, recipe = row.recipe })

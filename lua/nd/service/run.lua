@@ -309,6 +309,7 @@ function Run:act(e, again)
       local left = math.max(0, e.deadline - clock.now())
       return tasks.timeout(left, too_late(e), function() return def.act(ctx, effects.unpack(e)) end)
     end)
+    if not ok and result.code == "cancelled" then result = err.new("cancelled", e.label .. ": interrupted") end
     self:fault(e, "acted")
     local put_aside = self.resting or self.d.stopping -- not answered
     if not ok and def.clean and not put_aside then self:clean(def, ctx, e) end

@@ -378,6 +378,28 @@ function Runs:show(id)
   return run
 end
 
+-- All that a run depended on and what came of it, so that it can be gone through again without us.
+function Runs:recording(id)
+  local row = self:get(id)
+  if row.state == "queued" then
+    err.raise("not_begun", ("the run %s waits for its turn, and has done nothing yet"):format(id),
+      ("`ndctl runs watch %s` waits for its end"):format(id))
+  end
+  local files = decoded(self.d.store:get("SELECT files FROM bundle WHERE hash = ?", row.bundle).files)
+  if not files then
+    err.raise("journal_damaged", ("the recipe of the run %s can't be read"):format(id),
+      "`ndctl runs show " .. id .. "`")
+  end
+  local undos = json.array {}
+  for i, event in ipairs(self.d.store:all(
+    "SELECT time, data FROM event WHERE run = ? AND kind = 'run.undo' ORDER BY seq", id)) do
+    local undo = decoded(event.data) or {}
+    undos[i] = { n = undo.n, label = undo.label, ok = undo.ok, error = undo.error, time = clock.format(event.time) }
+  end
+  return { run = self:show(id), files = files, seed = row.seed, state = decoded(row.begun_with), heard = row.heard,
+    undos = undos }
+end
+
 local function add(list, args, clause, value)
   if value == nil then return end
   list[#list + 1] = clause

@@ -139,6 +139,9 @@ local before = {
       task.sleep(50)
     end
   end,
+  ["runs replay"] = function()
+    fs.write(WORK .. "/run.json", done { "runs", "export", run_id }, 420)
+  end,
   ["diff"] = function() ndctl { "destroy", "web", "--env", "staging", "--yes" } end,
   ["doctor"] = function() -- rules of a change just made may still be on their way
     for _ = 1, 20 do
