@@ -79,11 +79,15 @@ static int authorize(void *arg, int action, const char *a, const char *b, const 
     }
 }
 
-/* SQLite would make it readable for all; what it holds is for its owner alone. */
+/* SQLite would make it readable for all; what it holds is for its owner alone. A file that is there
+ * is not touched: closing a descriptor of it drops all locks that this process has on it, and
+ * another program that opened the database would then take its log for abandoned, and remove it. */
 static int create_file(const char *path, struct nd_err *err)
 {
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 
+    if (fd < 0 && errno == EEXIST)
+        return 0;
     if (fd < 0)
         return nd_err_errno(err, errno, errno == ENOSPC ? "db_full" : "db_open", open_hint,
                             "can't open the database %s", path);

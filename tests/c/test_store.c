@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <sqlite3.h>
@@ -412,6 +413,37 @@ static void test_another_process_that_holds_the_lock_is_waited_for_and_then_name
     assert_int_equal(count_rows(f), 1);
 }
 
+/* Whether another process would find the file locked, as SQLite locks what it reads. */
+static bool is_held(const char *path)
+{
+    int status = 0;
+    pid_t child = fork();
+
+    if (child == 0) {
+        struct flock lock = {
+            .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0x40000002, .l_len = 510};
+        int fd = open(path, O_RDWR);
+
+        _exit(fd >= 0 && fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static void test_opened_twice_it_is_still_held_against_others(void **state)
+{
+    struct fixture *f = *state;
+    struct nd_store *first = f->store;
+
+    assert_true(is_held(f->path));
+    reopen(f);
+    assert_non_null(f->store);
+    assert_true(is_held(f->path));
+    close_store(f);
+    assert_true(is_held(f->path));
+    f->store = first;
+}
+
 static void test_the_log_stays_short(void **state)
 {
     struct fixture *f = *state;
@@ -636,6 +668,7 @@ int main(int argc, char **argv)
         TEST(test_close_finishes_what_was_submitted),
         TEST(test_a_file_that_is_no_database_is_refused_by_name),
         TEST(test_another_process_that_holds_the_lock_is_waited_for_and_then_named),
+        TEST(test_opened_twice_it_is_still_held_against_others),
         TEST(test_the_log_stays_short),
         TEST(test_a_full_disk_acknowledges_nothing_it_lost),
         TEST(test_killed_while_writing_every_acknowledged_row_is_there),
