@@ -27,6 +27,8 @@ M.options = {
   { "proxy_address", nil, "ADDR", "the address the proxy listens on (default: every one)" },
   { "log_format", "text", "text|json", "how the log is written" },
   { "log_bytes", "64M", "SIZE", "how much is kept of what an app prints: 500K, 64M, 2G" },
+  { "disk_budget", "20G", "SIZE", "what images, build cache, logs and the database may take before gc" },
+  { "keep_releases", "5", "N", "earlier releases of an app whose images gc leaves alone" },
   { "log_level", "info", "LEVEL", "debug, info, warn or error" },
 }
 M.flags = {
@@ -114,6 +116,15 @@ local function read_file(path, needed)
   return out
 end
 
+-- "64M", "20GB" -> bytes
+local function size_of(out, name)
+  local size, unit = out[name]:match "^(%d+)([KMGT]?)B?$"
+  if not size then
+    err.raise("bad_config", ("%s: '%s' is not a size"):format(name, out[name]), "as in 500K, 64M, 20G")
+  end
+  return math.tointeger(size) << 10 * ((" KMGT"):find(unit == "" and " " or unit, 1, true) - 1)
+end
+
 -- argv -> options
 function M.load(argv)
   local given = M.parse(argv)
@@ -141,11 +152,10 @@ function M.load(argv)
   if out.proxy ~= "caddy" and out.proxy ~= "nginx" and out.proxy ~= "none" then
     err.raise("bad_config", ("proxy: must be caddy, nginx or none, got '%s'"):format(out.proxy))
   end
-  local size, unit = out.log_bytes:match "^(%d+)([KMG]?)$"
-  if not size then
-    err.raise("bad_config", ("log_bytes: '%s' is not a size"):format(out.log_bytes), "as in 64M")
-  end
-  out.log_bytes = math.tointeger(size) << (unit == "" and 0 or unit == "K" and 10 or unit == "M" and 20 or 30)
+  out.log_bytes, out.disk_budget = size_of(out, "log_bytes"), size_of(out, "disk_budget")
+  out.keep_releases = out.keep_releases:match "^%d%d?%d?$" and math.tointeger(out.keep_releases)
+    or err.raise("bad_config", ("keep_releases: '%s' is not a number of releases"):format(out.keep_releases),
+      "from 0 to 999")
   if out.log_format ~= "text" and out.log_format ~= "json" then
     err.raise("bad_config", ("log_format: must be text or json, got '%s'"):format(out.log_format))
   end

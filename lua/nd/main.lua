@@ -81,7 +81,7 @@ local function build(o, programs)
     recipes = "recipe", runs = "runs", queue = "queue", health = "health", drain = "drain",
     guard = "guard", watch = "watch", jobs = "jobs", schedule = "schedule", scale = "scale",
     shift = "shift", exec = "exec", registries = "registry", seal = "seal", logs = "logs", images = "images",
-    upgrade = "upgrade",
+    upgrade = "upgrade", gc = "gc",
   } do
     d[name] = require("nd.service." .. module).new(d)
   end
@@ -137,6 +137,7 @@ local function recover(interrupted)
   d.queue:resume()
   d.jobs:resume()
   d.schedule:start()
+  d.gc:start()
 end
 
 -- A daemon at rest is small.

@@ -23,8 +23,8 @@ commands.groups = {
   { "Deploy", { "deploy", "scale", "run", "exec", "swap", "rollback", "restart", "stop", "tag", "destroy",
     "diff" } },
   { "Watch", { "status", "apps", "ps", "logs", "events", "runs", "job", "metrics", "top" } },
-  { "Set up", { "proxy", "recipe", "token", "registry", "context", "config", "completion", "doctor", "upgrade",
-    "version", "help" } },
+  { "Set up", { "proxy", "recipe", "token", "registry", "context", "config", "completion", "doctor", "gc",
+    "upgrade", "version", "help" } },
   { "For scripts", { "cron", "debug" } },
 }
 

@@ -3,6 +3,7 @@
  *
  *   logs.open{dir=, keep=bytes of an app on disk} -> store
  *   store:app(id, name)        waits -> app; the same as long as it isn't removed
+ *   store:keep(bytes)          of an app on disk, from its next write on
  *   store:close()              ends followers; what is gathered is still written
  *   app:attach(docker, {container=, instance=, release=, tty=, attach=true, fill=false}) -> tap
  *       opens the container's output, and waits until Docker accepted. fill: takes what was missed
@@ -61,6 +62,15 @@ static int logs_open(lua_State *L)
     luaL_setmetatable(L, STORE_META);
     *slot = nd_log_store_new(nd_host_loop(nd_host_of(L)), dir, (size_t)keep);
     return 1;
+}
+
+static int store_keep(lua_State *L)
+{
+    lua_Integer keep = luaL_checkinteger(L, 2);
+
+    luaL_argcheck(L, keep > 0, 2, "not a number of bytes");
+    nd_log_store_keep(check_store(L), (size_t)keep);
+    return 0;
 }
 
 static int store_close(lua_State *L)
@@ -600,10 +610,8 @@ static int app_read(lua_State *L)
 int nd_open_logs(lua_State *L)
 {
     static const luaL_Reg store_methods[] = {
-        {"app", store_app},
-        {"close", store_close},
-        {"__gc", store_close},
-        {NULL, NULL},
+        {"app", store_app},    {"keep", store_keep}, {"close", store_close},
+        {"__gc", store_close}, {NULL, NULL},
     };
     static const luaL_Reg app_methods[] = {
         {"attach", app_attach},   {"follow", app_follow}, {"read", app_read},

@@ -19,6 +19,11 @@ struct nd_log_store *nd_log_store_new(struct nd_loop *loop, const char *dir, siz
     return store;
 }
 
+void nd_log_store_keep(struct nd_log_store *store, size_t keep)
+{
+    store->keep = keep;
+}
+
 char *nd_log_store_dir(const struct nd_log_store *store, int64_t app)
 {
     return nd_printf("%s/%lld", store->dir, (long long)app);

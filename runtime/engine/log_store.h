@@ -36,6 +36,7 @@ struct nd_log_app;
 struct nd_log_follower;
 
 struct nd_log_store *nd_log_store_new(struct nd_loop *loop, const char *dir, size_t keep);
+void nd_log_store_keep(struct nd_log_store *store, size_t keep); /* from an app's next write on */
 /* Ends followers and streams; the rest goes when the last write is done. Lines that are gathered
  * are still written. */
 void nd_log_store_free(struct nd_log_store *store);

@@ -327,6 +327,26 @@ static void the_oldest_go_when_it_is_too_much(void **state)
     free(got);
 }
 
+static void a_lower_limit_holds_from_the_next_line_on(void **state)
+{
+    struct fixture *f = *state;
+    struct nd_log_stats before, after;
+
+    print_many(f, 1, 60000);
+    settle(f);
+    turn_until_idle(f);
+    nd_log_app_stats(f->app, &before);
+    nd_log_store_keep(f->store, 100 * 1024);
+    print(f, "one more");
+    flush(f);
+    turn_until_idle(f);
+    nd_log_app_stats(f->app, &after);
+    assert_int_equal(before.first, 1);
+    assert_true(after.first > 1);
+    assert_int_equal(after.last, 60001);
+    assert_true(after.bytes < before.bytes);
+}
+
 static void limit_files(rlim_t bytes)
 {
     struct rlimit limit;
@@ -569,6 +589,7 @@ int main(void)
         TEST(a_damaged_byte_is_no_line),
         TEST(full_segments_are_sealed_and_read_as_before),
         TEST(the_oldest_go_when_it_is_too_much),
+        TEST(a_lower_limit_holds_from_the_next_line_on),
         TEST(lines_the_disk_refuses_wait_and_then_are_counted),
         TEST(a_follower_gets_what_was_and_what_comes_without_a_gap),
         TEST(a_reader_who_stalls_is_told_exactly_how_much_it_missed),

@@ -245,7 +245,7 @@ describe("when two meet:", function()
       starting = starting - 1
     end)
     d.watch:reconcile()
-    assert.equal(8, most) -- of two instances each
+    assert.is_true(most > 2 and most <= 8, most) -- four apps, of two instances each
     for i = 1, 10 do
       for k = 1, 2 do assert.equal(1, w:count(("start id-shop%d-1-%d"):format(i, k))) end
     end

@@ -5,6 +5,14 @@ local json = require "json"
 local s = require "nd.api.schema"
 local sandbox = require "nd.service.sandbox"
 
+local function bytes(n)
+  for _, unit in ipairs { "B", "kB", "MB" } do
+    if n < 1000 then return ("%d %s"):format(n, unit) end
+    n = (n + 500) // 1000
+  end
+  return ("%d.%d GB"):format(n // 1000, n % 1000 // 100)
+end
+
 local function healthz(c)
   local d = c.d
   return { version = d.version, instance = d.store.instance,
@@ -13,6 +21,26 @@ end
 
 local function add(list, name, ok, message, hint)
   list[#list + 1] = { name = name, ok = ok, message = message, hint = not ok and hint or nil }
+end
+
+-- What takes the disk, in a sentence.
+local function disk_line(report)
+  local used = report.used
+  return ("%s of %s: images %s, build cache %s, logs %s, database %s"):format(bytes(report.total), bytes(report.limit),
+    bytes(used.images), bytes(used.build_cache), bytes(used.logs), bytes(used.database))
+    .. (report.over > 0 and ("; %s more than can be freed"):format(bytes(report.over)) or "")
+end
+
+local function check_disk(d, list)
+  local ok, report = pcall(d.gc.look, d.gc, {})
+  if not ok then return add(list, "disk", false, report.message, "see the daemon's log") end
+  add(list, "disk", report.over == 0, disk_line(report), report.hint)
+end
+
+local function gc(c)
+  local options = { all = c.query.all, fresh = true }
+  if c.query.plan then return (c.d.gc:look(options)), "this is what would be removed" end
+  return c.d.gc:run(options), "what nothing needs is removed"
 end
 
 local function doctor(c)
@@ -28,6 +56,7 @@ local function doctor(c)
     for _, check in ipairs(checks) do list[#list + 1] = check end
   end
   list[#list + 1] = sandbox.check(d)
+  if ok then check_disk(d, list) end
   local unknown = d.watch:strangers()
   add(list, "orphans", #unknown == 0, ("%d containers of unknown runs"):format(#unknown),
     "they carry our label, but this database does not know their run; look at them before removing any")
@@ -58,4 +87,12 @@ return {
       .. "It takes over within a second or so: requests wait meanwhile, none is refused, WebSockets are closed "
       .. "with 1012, and runs go on from the journal.",
     payload = s.ref "Upgrade", status = { 202 }, fails = { 409 }, handler = upgrade },
+  { method = "POST", path = "/gc", id = "gc", permission = "admin",
+    query = { plan = s.doc(s.boolean, "Remove nothing, and answer with what would go."),
+      all = s.doc(s.boolean, "All that nothing needs, whatever the budget.") },
+    summary = "Removes what nothing needs of images and build cache, as far as the disk budget asks for it.",
+    doc = "Only images that NextDeploy pulled or that its releases ran from, the one longest unused first; never "
+      .. "those of a release that is there or can be gone back to, of an app that a person stopped, or that any "
+      .. "container uses. The daemon does the same by itself once an hour and after deploys.",
+    payload = s.ref "GcReport", fails = { 502, 504, 507 }, handler = gc },
 }

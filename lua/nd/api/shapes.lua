@@ -403,6 +403,22 @@ local answers = {
     live_runs = integer, database_bytes = integer, instance = text, version = text,
   }, { "checks" }),
 
+  GcReport = object({
+    budget = doc(integer, "Bytes: the daemon's `disk_budget`."),
+    limit = doc(integer, "What it comes to now: less where the disk is nearly full."),
+    used = object({ images = integer, build_cache = integer, logs = integer, database = integer },
+      { "images", "build_cache", "logs", "database" }),
+    total = integer, freed = doc(integer, "Bytes, or what would be."),
+    over = doc(integer, "Bytes above the limit that can't be freed."), hint = text,
+    releases = doc(integer, "Rows of long gone releases that were dropped."),
+    removed = doc(list(ref "GcItem"), "What went, or would."), kept = doc(list(ref "GcItem"), "Images that stay."),
+  }, { "budget", "limit", "used", "total", "freed", "over", "removed", "kept" }),
+
+  GcItem = object({
+    kind = { type = "string", enum = array { "image", "build_cache" } }, name = text, id = text,
+    bytes = doc(integer, "What goes with it; of one that stays, its size."), used_at = time,
+    why = text }, { "kind", "name", "bytes" }),
+
   Health = object({ version = text, instance = text, uptime_ms = integer },
     { "version", "instance", "uptime_ms" }),
 

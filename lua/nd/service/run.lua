@@ -681,6 +681,7 @@ function Run:go(w, stuck)
     self.d.runs.live[self.row.id] = nil
     self.ended:notify()
     self.d.queue:next(self.row.app)
+    self.d.gc:nudge()
   end)
 end
 

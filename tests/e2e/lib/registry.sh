@@ -23,9 +23,9 @@ storage: {filesystem: {rootdirectory: $dir/data}}
 http: {addr: $REGISTRY}
 auth: {htpasswd: {realm: nextdeploy, path: $dir/htpasswd}}
 END
-  docker-registry serve "$dir/config.yml" >"$dir/log" 2>&1 </dev/null &
+  "${DAEMON_WRAP[@]}" docker-registry serve "$dir/config.yml" >"$dir/log" 2>&1 </dev/null &
   at_exit stop_process $!
-  until_true 10 curl -s -o /dev/null "http://$REGISTRY/v2/" || die "the registry does not start: $(tail -3 "$dir/log")"
+  until_true 10 "${DAEMON_WRAP[@]}" curl -s -o /dev/null "http://$REGISTRY/v2/" || die "the registry does not start: $(tail -3 "$dir/log")"
 }
 
 registry_push() {

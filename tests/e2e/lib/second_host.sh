@@ -58,7 +58,7 @@ host_kill_dockerd() {
   pid=$(cat "$HOST_DIR/dockerd.pid" 2>/dev/null) || return 0
   kill -"${2:-TERM}" "$pid" 2>/dev/null || return 0
   until_true 20 process_ended "$pid" || return 1
-  [[ $2 != KILL ]] || host_kill_containerd
+  [[ ${2:-} != KILL ]] || host_kill_containerd
 }
 
 # A killed dockerd takes its containerd with it, in a moment.
@@ -95,7 +95,7 @@ host_up() {
   echo $n >"$HOST_DIR/number"
   ip netns add "$1" || return 1
   host_in "$1" ip link set lo up
-  [[ -z $2 ]] || host_lan "$1" || return 1
+  [[ -z ${2:-} ]] || host_lan "$1" || return 1
   host_dockerd "$1"
 }
 
