@@ -45,11 +45,11 @@ return {
     { "plan", type = "flag", doc = "print what would go and why the rest stays; exit status 1 if anything would" },
     { "all", type = "flag", doc = "all that nothing needs, whatever the budget" },
   },
-  permission = "admin", json = "GcReport",
+  permission = "admin", json = "GcReport", plan = "GcReport",
   examples = {
-    { "ndctl gc --plan", "what would go, how much, and why the rest stays" },
     { "ndctl gc" },
-    { "ndctl gc --all" },
+    { "ndctl gc --plan", "what would go, how much, and why the rest stays" },
+    { "ndctl gc --all", skip = "another test may want the images" },
   },
   run = function(ctx)
     local o = ctx.options

@@ -8,6 +8,7 @@
 --   permission   what the daemon asks for: "read", "deploy", "admin"; "local" needs no daemon
 --   json         the shape of its --json: the name of a schema in /openapi.json ("Run", "Run[]" for a
 --                list, "Event lines" for one a line), a JSON Schema (lines = true), or false
+--   plan         the same for its --plan, where that isn't "Plan"
 --   conflict     true: refused with exit status 5 while another run of the app is live
 --   errors       {name = N}: the exit status for a name that there isn't, where that isn't 4
 --   complete     of an argument or option: the kind of name it takes (lib/complete.lua)

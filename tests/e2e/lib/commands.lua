@@ -83,7 +83,7 @@ local function schema_of(shape)
 end
 
 local function check_json(row, line, r)
-  local shape = line:find(" --plan", 1, true) and "Plan" or row.json
+  local shape = line:find(" --plan", 1, true) and (row.plan or "Plan") or row.json
   local lines = type(shape) == "string" and shape:match("^(.*) lines$")
     or type(shape) == "table" and shape.lines and shape
   local count = 0
@@ -173,6 +173,7 @@ local function look_after_web()
       done { "deploy", image, "--app", "web", "--file", "project/nextdeploy.lua", "--yes", "--drain", "1s",
         "--quiet" }
     end
+    web_is_well()
   end
   run_id = json.decode(done { "runs", "list", "--app", "web", "--limit", "1", "--json" })[1].id
 end
