@@ -61,11 +61,11 @@ end
 -- further back, and never to one that was left by going back.
 function Releases:previous(app)
   local release = self:live(app)
-  if not release then return self:other(app) end
-  repeat
+  while release and not release.damaged do
     release = release.replaced and self:find(app, release.replaced)
-  until not release or release.was_healthy == 1
-  return release
+    if not release or release.was_healthy == 1 and not release.damaged then return release or nil end
+  end
+  return self:other(app)
 end
 
 -- What to go back to: the release `n`, or the last good one. Raises where that would be none.
