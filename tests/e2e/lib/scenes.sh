@@ -17,12 +17,14 @@
 FAST='drain: "0s", keep: "0s"'
 SICK='health: {path: "/status?code=500", interval: "50ms", deadline: "300ms", failures: 1}'
 
-# Another app with a volume that has one writer, and a release command; one that is scaled; and what counts
-# the requests of effects.
+# Apps with a volume that has one writer, and a release command; that is scaled; of two instances; an image that is
+# healthy only at first; and what counts the requests of effects.
 crash_apps() {
   crash_deployed depot '{"volumes": ["nd-crash-depot:/data"], "release": ["job", "/data/ran", "once", "0", "0"],
     "params": {"drain": "0s", "keep": "0s"}}'
   crash_deployed press
+  crash_deployed fleet '{"replicas": 2}'
+  image_build nd-crash:fades 'ENV UNHEALTHY_AFTER_MS=2500 VERSION=fades PORT=8080' || die "no image"
   crash_counter_port=$(free_port)
   "${DAEMON_WRAP[@]}" python3 "$ND_ROOT/tests/fault/counter.py" "$crash_counter_port" "$DAEMON_DIR/counted" \
     >/dev/null 2>&1 </dev/null &
@@ -100,9 +102,10 @@ crash_deploys() {
   crash_asks "$1" "$2" "image: \"nd-crash:$crash_next\", $3"
 }
 
+# crash_fails_to_deploy APP RECIPE PARAMS [VERSION]
 crash_fails_to_deploy() {
   crash_fails=1
-  crash_asks "$1" "$2" "image: \"nd-crash:bad\", $3"
+  crash_asks "$1" "$2" "image: \"nd-crash:${4:-bad}\", $3"
 }
 
 # ---- the shipped recipes ----
@@ -112,6 +115,10 @@ scene_bluegreen_bad() { crash_fails_to_deploy shop bluegreen "$FAST"; }
 scene_bluegreen_slow() { crash_deploys shop bluegreen 'drain: "300ms", keep: "300ms"'; }
 scene_bluegreen_approve() { crash_deploys shop bluegreen "approve: true, $FAST" && crash_approves=1; }
 scene_bluegreen_kept() { crash_deploys shop bluegreen 'drain: "0s", keep: "10m"' && crash_keeps=1; }
+
+scene_rolling_good() { crash_deploys fleet rolling "$FAST"; }
+scene_rolling_bad() { crash_fails_to_deploy fleet rolling "$FAST"; }
+scene_rolling_late() { crash_fails_to_deploy fleet rolling "$FAST, pause: \"5s\"" fades; } # after the first batch
 
 scene_recreate_good() { crash_deploys depot recreate "$FAST"; }
 scene_recreate_bad() { crash_fails_to_deploy depot recreate "$FAST"; }
