@@ -16,4 +16,5 @@ files["lua/nd/recipe/main.lua"] = {
 files["lua/nd/recipe/luajit.lua"] = { std = "luajit", globals = { "math", "table", "rawlen" } }
 files["tests/**/*_spec.lua"] = { std = "lua54+busted" }
 files["tests/e2e/**/*.lua"] = { std = "lua54+busted" }
+files["tests/bench/*.lua"] = { std = "lua54+busted" }
 files["recipes/**/spec.lua"] = { std = "lua54+busted" }

@@ -306,7 +306,7 @@ static void on_fault(int number, siginfo_t *info, void *context)
     char *at = info->si_addr;
 
     (void)context;
-    if (at < stack_top && at > stack_top - STACK - BEYOND)
+    if (counted && at < stack_top && at > stack_top - STACK - BEYOND)
         end_at_limit(ND_CONTAINER(counted, struct run, box), ND_WORKER_STACK, "recipe_stack",
                      "calls in the recipe were nested too deep",
                      "look for a function that calls itself without end");

@@ -4,6 +4,8 @@ local engine = require "tests.lua.lib.engine"
 local support = require "tests.lua.recipe_support"
 local value, failure, run = support.value, support.failure, support.run
 
+local it_compiles = engine.luajit and it or function() end
+
 describe("the Lua of a recipe", function()
   it("has no way outside", function()
     assert.equal("", value [[
@@ -190,6 +192,69 @@ describe("a run", function()
     local first = value(source)
     assert.equal(first, (value(source)))
     assert.equal(first, (value(source)))
+  end)
+
+  -- What runs once is interpreted, and a loop that has gone round a hundred times is compiled.
+  it_compiles("computes the same in a loop as in a line that runs once", function()
+    assert.equal("", value [[
+      local expressions = {
+        "a + b", "a - b", "a * b", "a / b", "a % b", "a ^ b", "a ^ 2", "a ^ 0.5", "2 ^ b", "-a", "a % 7", "a / 3",
+        "a * 0", "0 - a", "math.floor(a)", "math.ceil(a)", "math.sqrt(a)", "math.abs(a)", "math.log(a)",
+        "math.exp(a)", "math.sin(a)", "math.min(a, b)", "math.max(a, b)", "math.max(a, b, 0)", "math.modf(a)",
+        "a < b", "a == b", "tostring(a)", "('%.3f'):format(a)", "a .. ''", "tonumber(a .. '')",
+        "('x'):rep(b == 2 and 3 or 1) .. a", "(a .. ''):byte(1)", "(a .. ''):sub(2, 3)",
+        "select('#', a, b)", "#{ a, b }",
+      }
+      local A, B = {}, {}
+      local special = { 0, -0.0, 1, -1, 2, 0.5, -0.5, 1 / 0, -1 / 0, 0 / 0, 1e308, 5e-324, 2 ^ 31, 2 ^ 53, 7, 10 }
+      for _, a in ipairs(special) do
+        for _, b in ipairs(special) do
+          A[#A + 1], B[#B + 1] = a, b
+        end
+      end
+      for _, a in ipairs { -199834526, -262181624515, -11588126644349 } do
+        A[#A + 1], B[#B + 1] = a, 2
+      end
+      for i = 1, 200 do
+        A[#A + 1] = (math.random() - 0.5) * 10 ^ math.random(-5, 20)
+        B[#B + 1] = math.floor((math.random() - 0.5) * 1e13)
+      end
+      local function show(v)
+        return type(v) == "number" and (v ~= v and "nan" or ("%a"):format(v)) or tostring(v)
+      end
+      local wrong = {}
+      for _, expression in ipairs(expressions) do
+        local text = "local A, B, out = ... for i = 1, #A do local a, b = A[i], B[i] out[i] = ("
+          .. expression .. ") end"
+        local often, compiled, once = load(text), {}, {}
+        for _ = 1, 3 do often(A, B, compiled) end
+        for i = 1, #A do
+          load(text)({ A[i] }, { B[i] }, once)
+          if show(once[1]) ~= show(compiled[i]) then
+            wrong[#wrong + 1] = ("%s with %s, %s: %s, but %s"):format(expression, A[i], B[i], show(once[1]),
+              show(compiled[i]))
+            break
+          end
+        end
+      end
+      return table.concat(wrong, "\n")]])
+  end)
+
+  it_compiles("makes objects in the same order in a loop as in a line that runs once", function()
+    assert.equal("ba ba", value [[
+      local function order_after(rounds)
+        for i = 1, rounds do
+          local a
+          local b = { i }
+          a = { i }
+          if i == rounds then
+            local order = ""
+            for _, name in pairs { [a] = "a", [b] = "b" } do order = order .. name end
+            return order
+          end
+        end
+      end
+      return order_after(1) .. " " .. order_after(5000)]])
   end)
 
   it("has other random numbers with another seed", function()
