@@ -12,6 +12,7 @@
 -- Where the recipe does something else than the recording says, `diverged` is raised and names it.
 
 local budget = require "nd.budget"
+local engine = require "nd.engine"
 local fail = require "ndctl.lib.fail"
 local json = require "json"
 local outcome = require "ndctl.lib.outcome"
@@ -183,8 +184,12 @@ end
 
 local function start(self)
   local recording = self.recording
-  self.worker:send { type = "start", run = self.run.id, files = recording.files, entry = "recipe.lua",
-    params = present(self.run.params) or {}, seed = recording.seed, mode = "run", state = recording.state }
+  self.worker = engine.start(recording.files["recipe.lua"], {}, { type = "start", run = self.run.id,
+    files = recording.files, entry = "recipe.lua", params = present(self.run.params) or {}, seed = recording.seed,
+    mode = "run", state = recording.state })
+end
+
+local function load_recipe(self)
   local header = receive(self)
   if header.type == "header" then return end
   local message = "the recipe of the run doesn't load: " .. header.error.message
@@ -201,9 +206,9 @@ function replay.run(recording, tell)
   if recording.heard == 0 and #run.effects == 0 then
     last = { kind = "ended", how = "never began", error = present(run.error) }
   else
-    self.worker = require("worker").spawn()
-    local _ <close> = setmetatable({}, { __close = function() self.worker:kill() end })
     start(self)
+    local _ <close> = setmetatable({}, { __close = function() self.worker:kill() end })
+    load_recipe(self)
     drive(self)
     if self.stopped then return nil end
     last = ended(self)
