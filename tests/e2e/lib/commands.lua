@@ -173,7 +173,7 @@ local function look_after_web()
       done { "deploy", image, "--app", "web", "--file", "project/nextdeploy.lua", "--yes", "--drain", "1s",
         "--quiet" }
     end
-    web_is_well()
+    kept = tostring(json.decode(done { "status", "web", "--json" }).previous)
   end
   run_id = json.decode(done { "runs", "list", "--app", "web", "--limit", "1", "--json" })[1].id
 end
