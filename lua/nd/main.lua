@@ -23,6 +23,7 @@ local tasks = require "nd.tasks"
 local GRACE_MS = 2000
 local HAND_OVER_MS = 500 -- the same while new requests wait for the program that comes
 local REST_MS = 30000
+local LOCK_MS = 2000
 local REPLACE = -1       -- what `run` returns instead of an exit status: the program on disk is to go on
 
 local M = {}
@@ -148,11 +149,23 @@ local function rest()
   end
 end
 
+-- Two daemons never share a directory. A child of one that was killed has its lock until it has begun its
+-- own program, hence the patience.
+local function lock_state(o)
+  local path, deadline = o.state_dir .. "/lock", clock.monotonic() + LOCK_MS
+  while true do
+    local ok, lock = pcall(fs.lock, path)
+    if ok then return lock end
+    if lock.code ~= "locked" or clock.monotonic() > deadline then error(lock, 0) end
+    task.sleep(20)
+  end
+end
+
 local function serve(o, programs)
   d = { options = o, version = M.version, argv = M.argv, program = M.program, started = clock.monotonic(),
     stop = M.stop, stop_signal = task.signal(), recovering = task.signal() }
   fs.mkdir(o.state_dir, 448) -- 0700
-  local lock <close> = fs.lock(o.state_dir .. "/lock") -- luacheck: ignore
+  local lock <close> = lock_state(o) -- luacheck: ignore
   o.init_path = programs .. "/nd-init"
   d.store = Store.open(o.state_dir, fs.machine_id())
   prepare_run_dir(o)
@@ -197,7 +210,7 @@ local function restore_network(o)
 end
 
 local function remove_network(o)
-  local lock <close> = fs.lock(o.state_dir .. "/lock") -- luacheck: ignore
+  local lock <close> = lock_state(o) -- luacheck: ignore
   d = { options = o, store = Store.open(o.state_dir, fs.machine_id()) }
   build(o, "")
   d.network:down()
