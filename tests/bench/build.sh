@@ -11,6 +11,6 @@ bench_build() {
   mkdir -p "$ND_ROOT/build"
   (cd "$ND_ROOT" && cmake --preset release && cmake --build build/release -j 2 --target \
     nextdeployd ndctl nd-worker nd-init nd-sample nd-load nd-bench-deploy nd-bench-slow \
-    nd-bench-logs) \
+    nd-bench-logs nd-test-host) \
     >"$ND_ROOT/build/bench.log" 2>&1 || { tail -n 20 "$ND_ROOT/build/bench.log"; die "it doesn't build"; }
 }

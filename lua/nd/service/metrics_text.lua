@@ -164,6 +164,8 @@ local function add_daemon(x, d)
     x:family(f[1], f[2], f[3])
     x:add(d.store.counts[f[4]])
   end
+  x:family("nextdeploy_store_syncs_total", "counter", "Times that the disk was waited for: one for a group of them.")
+  x:add(d.store.db:stats().commits)
   x:family("nextdeploy_store_size_bytes", "gauge", "The database with its log.")
   x:add(d.store:size())
   x:family("nextdeploy_metrics_history_bytes", "gauge", "Memory of the history of metrics.")
