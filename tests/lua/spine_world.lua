@@ -1,7 +1,7 @@
 -- spine_world.lua - the services between the API and Docker, with a real database, and a Docker and a
 -- network that a spec slows down or changes at any call: for what happens when two of them meet.
 --
---   local w = World.new()           w.d: the daemon as its services know it
+--   local w = World.new([dir])      w.d: the daemon as its services know it; `dir`: with a database in it
 --   w:app(name, replicas, config) -> app, release     live, with running containers
 --   w:before(call, fn)              fn(...) runs, and may wait, before each docker call of this name
 --   w:event(action, name)           tells the watch as Docker's event stream does
@@ -112,16 +112,25 @@ function Network:services_of(app)
 end
 
 function Network:remove(key) self.services[key_of(key)] = nil end
+function Network:container_address()
+  self.given = (self.given or 0) + 1
+  return "10.0.100." .. self.given
+end
 function Network.ensure_bridge() return { network = "net" } end
 function Network:drain() return { count = self.connected, peers = {} } end
 function Network.remove_bridge() end
 function Network.container_stops() end
 function Network.container_gone() end
 
-function World.new()
+local function new_dir()
   local dir = os.tmpname()
   os.remove(dir)
   fs.mkdir(dir, 448)
+  return dir
+end
+
+function World.new(dir)
+  dir = dir or new_dir()
   local d = { options = { run_dir = dir .. "/run", init_path = "/init" } }
   local self = setmetatable({ dir = dir, d = d }, World)
   fs.mkdir(dir .. "/run/secrets", 493)
