@@ -9,7 +9,7 @@
  * all, and PRAGMA integrity_check says ok. The last test has a disk that lies about its syncs, to
  * show that these would notice.
  *
- * ND_POWER_LOSSES: how many, 600 where it isn't set. ND_SEED: of the random numbers.
+ * ND_POWER_LOSSES: how many, 300 where it isn't set. ND_SEED: of the random numbers.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -594,7 +594,7 @@ static void test_nothing_acknowledged_is_lost_with_the_power(void **state)
 {
     static struct story s;
     uint64_t seed = number_in_environment("ND_SEED", (uint64_t)getpid() << 20);
-    long losses = (long)number_in_environment("ND_POWER_LOSSES", 600);
+    long losses = (long)number_in_environment("ND_POWER_LOSSES", 300);
 
     (void)state;
     for (; s.losses < losses; seed++) {
