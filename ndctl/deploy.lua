@@ -24,7 +24,7 @@ local deploy = {
     { "publish", type = "list", value = "[HOSTPORT:]PORT[/tcp|udp]",
       doc = "a port of this host that leads to the app; may be repeated" },
     { "strategy", value = "NAME",
-      doc = "blue-green, rolling, recreate, or the name of any recipe with these parameters" },
+      doc = "blue-green, rolling, canary, recreate, or the name of any recipe with these parameters" },
     { "param", short = "p", type = "map", value = "NAME=VALUE",
       doc = "a parameter of the strategy's recipe; may be repeated" },
     { "health-check", value = "PATH", doc = "the path that answers 200 when the app is healthy" },

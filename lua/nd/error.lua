@@ -24,7 +24,7 @@ local codes = {
   [413] = "too_large",
   [422] = "unhealthy deadline recipe_failed recipe_error start_failed cancelled stuck worker_died "
     .. "recipe_memory recipe_stack too_many_effects too_much_log sandbox_killed engine_missing release_failed "
-    .. "journal_damaged release_damaged",
+    .. "journal_damaged release_damaged canary_failed",
   [502] = "cert_failed docker_unreachable docker_error docker_refused docker_protocol docker_version proxy_down "
     .. "proxy_refused pull_failed registry_denied registry_unreachable netfilter_failed",
   [503] = "shutting_down",

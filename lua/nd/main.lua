@@ -81,8 +81,8 @@ local function build(o, programs)
     apps = "app", releases = "release", instances = "instances", traffic = "traffic", edge = "edge",
     recipes = "recipe", runs = "runs", queue = "queue", health = "health", drain = "drain",
     guard = "guard", watch = "watch", jobs = "jobs", schedule = "schedule", scale = "scale",
-    shift = "shift", exec = "exec", registries = "registry", seal = "seal", logs = "logs", images = "images",
-    upgrade = "upgrade", gc = "gc",
+    shift = "shift", gate = "gate", exec = "exec", registries = "registry", seal = "seal", logs = "logs",
+    images = "images", upgrade = "upgrade", gc = "gc",
   } do
     d[name] = require("nd.service." .. module).new(d)
   end
@@ -123,7 +123,8 @@ local function recover(interrupted)
     "SELECT app.*, domain, tls, proxy_type, port FROM route JOIN app ON app.id = route.app")) do
     local service = d.network:find_service(d.apps.route_service(r, r))
     if service then
-      routes[r.domain] = { at = service.at, tls = r.tls, proxy_type = r.proxy_type }
+      routes[r.domain] = { at = service.at, tls = r.tls, proxy_type = r.proxy_type,
+        canary = not r.port and d.shift:canary(r) or nil }
     end
   end
   d.proxy:set_all(routes)

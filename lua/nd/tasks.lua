@@ -4,25 +4,30 @@ local task = require "task"
 
 local M = {}
 
--- Waits for all; cancels the rest and raises when one fails or the caller is cancelled.
-local function join_all(children)
+-- Runs the functions side by side; returns the list of their first results. As soon as one fails, or the
+-- caller is cancelled, the others are cancelled; it raises when they have ended.
+function M.all(name, functions)
+  local children, results = {}, {}
+  local ended, left, failed = task.signal(), #functions, nil
+  for i, fn in ipairs(functions) do
+    children[i] = task.spawn(name, function()
+      local _ <close> = setmetatable({}, { __close = function(_, e)
+        left = left - 1
+        if e ~= nil then failed = failed or children[i] end
+        ended:notify()
+      end })
+      results[i] = fn()
+    end)
+  end
   local ok, e = pcall(function()
+    while left > 0 and not failed do ended:wait() end
+    if failed then failed:join() end
     for _, child in ipairs(children) do child:join() end
   end)
-  if ok then return end
+  if ok then return results end
   for _, child in ipairs(children) do child:cancel() end
   for _, child in ipairs(children) do child:wait() end
   error(e, 0)
-end
-
--- Runs the functions side by side; returns the list of their first results.
-function M.all(name, functions)
-  local children, results = {}, {}
-  for i, fn in ipairs(functions) do
-    children[i] = task.spawn(name, function() results[i] = fn() end)
-  end
-  join_all(children)
-  return results
 end
 
 -- Calls fn(item, i) for each item, all side by side, or `at_once` of them.

@@ -55,11 +55,13 @@ function World:add(n, image, key)
   return self.releases[n]
 end
 
--- What becomes of a new release: most are well after a while, some never, some end soon after.
+-- What becomes of a new release: most are well after a while, some never, some end soon after, some
+-- look well and answer with errors.
 function World:decide(r)
   local fate = self.random(10)
   r.ready = (self.well or fate > 1) and self.random(5000) or nil
   r.ends = not self.well and fate == 2 and r.ready + self.random(2000) or nil
+  r.bad = not self.well and fate == 3 or nil
 end
 
 function World:get(n)
@@ -264,6 +266,17 @@ acts["health.wait"] = function(self, _, named)
   return { release = r.number, healthy = true }
 end
 
+acts["health.watch"] = function(self, e, named)
+  local value = acts["health.wait"](self, e, named)
+  local gets = self.share and self.share.release == named.release or self.live == named.release
+  if gets and self:get(named.release).bad then
+    err.raise("canary_failed", ("release %d is not to have more traffic: 20 of 20 answers were errors"):format(
+      named.release))
+  end
+  value.answers, value.errors = gets and 100 or 0, 0
+  return value
+end
+
 acts["health.check"] = function(self, _, named)
   local r = self:get(named.release)
   local well = r.running and not self:ended(r) and (r.healthy or r.ready and self.now >= r.started + r.ready)
@@ -333,6 +346,7 @@ end
 function World:lasts(e)
   if e.name == "time.sleep" then return tonumber(e.args[1]) or 0 end
   if e.name == "approval.wait" then return self.random(3600 * 1000) end
+  if e.name == "health.watch" then return tonumber(e.args[2]) or 0 end
   if e.name ~= "health.wait" then return self.random(effects.find(e.name).class == "read" and 5 or 300) end
   local r = self.releases[e.args[1].release]
   local settle = tonumber(e.args[3]) or 0

@@ -23,7 +23,7 @@ return recipe {
     health.wait(new, p.health)
     for count = batch, new.replicas - 1, batch do
       app.shift(p.app, new, { instances = count, drain = p.drain })    -- its undo starts the old ones again
-      health.wait(new, p.health, p.pause)
+      health.watch(new, p.pause, { health = p.health })
       health.wait(app.grow(new, nil, count + batch), p.health)         -- the next, without traffic
     end
     pivot(app.switch, p.app, new)                                      -- the last batch; from here on only forward

@@ -24,7 +24,7 @@ describe("rolling", function()
       return new
     end })
     assert.equal("done", run.state)
-    assert.same({ "app.live", "docker.pull", "app.prepare", "app.start", "health.wait", "app.shift", "health.wait",
+    assert.same({ "app.live", "docker.pull", "app.prepare", "app.start", "health.wait", "app.shift", "health.watch",
       "app.grow", "health.wait", "app.switch", "app.retire" }, run.asked)
     assert.equal("app.switch", run.pivot)
   end)
@@ -36,7 +36,7 @@ describe("rolling", function()
     assert.same({ instances = 2, replicas = nil }, (select(3, run.of "app.start")))
     assert.same({ 4, 6 }, { run.all("app.grow")[1][3], run.all("app.grow")[2][3] })
     assert.same({ instances = 2, drain = 5000 }, (select(3, run.of "app.shift")))
-    assert.equal(10000, run.all("health.wait")[2][3])
+    assert.equal(10000, run.all("health.watch")[1][2])
   end)
 
   it("says how many there are to be, where it is told", function()
@@ -56,7 +56,7 @@ describe("rolling", function()
     local count = 0
     local run = world.run("rolling", params, { ["app.start"] = five, ["health.wait"] = function(handle)
       count = count + 1
-      if count == 5 then error({ code = "unhealthy", message = "instance 3 answered 503" }, 0) end
+      if count == 3 then error({ code = "unhealthy", message = "instance 3 answered 503" }, 0) end
       return { release = handle.release, healthy = true }
     end })
     assert.equal("unhealthy", run.error.code)

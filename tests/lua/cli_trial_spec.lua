@@ -35,7 +35,7 @@ describe("ndctl recipe test", function()
   end
 
   it("finds nothing in the shipped recipes, and hits each of their effects with each fault", function()
-    for _, name in ipairs { "bluegreen", "recreate", "rollback", "scale", "healthcheck", "rolling" } do
+    for _, name in ipairs { "bluegreen", "recreate", "rollback", "scale", "healthcheck", "rolling", "canary" } do
       local r, told = try(recipes .. name, "--runs", "150", "--json")
       assert.equal(0, r.status, r.stderr)
       assert.equal(name, told[1].recipe)

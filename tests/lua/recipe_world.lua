@@ -54,6 +54,7 @@ local usual = {
   end,
   ["docker.pull"] = function(image) return { image = image.image or image, id = "sha256:3" } end,
   ["health.wait"] = function(handle) return { release = handle.release, healthy = true } end,
+  ["health.watch"] = function(handle) return { release = handle.release, answers = 100, errors = 0 } end,
   ["approval.wait"] = { by = "somebody" },
   ["health.check"] = { healthy = true },
 }

@@ -143,7 +143,7 @@ local requests = {
     domain = doc(text, "The host name that the proxy sends to the app."),
     proxy_type = proxy_type,
     tls = tls,
-    strategy = doc(text, "blue-green, rolling, recreate, or the name of any recipe with these parameters."),
+    strategy = doc(text, "blue-green, rolling, canary, recreate, or the name of any recipe with these parameters."),
     health_check = ref "HealthCheck", health = ref "HealthCheck",
     replicas = { type = "integer", minimum = 1, maximum = 20 },
     command = doc(list(text), "Instead of the image's own."), user = text,

@@ -22,8 +22,26 @@ local row = {
   plan = function(_, handle) return { release = handle.release, healthy = true } end,
 }
 
+local function limits_of(limits)
+  local text = limits.errors and (", at most %g %% errors"):format(limits.errors) or ""
+  return text .. (limits.latency and (", 95 %% within %s"):format(duration.text(limits.latency)) or "")
+end
+
 return {
   ["health.wait"] = row,
+
+  -- A release that has traffic stays healthy, and what it answers is good.
+  ["health.watch"] = {
+    version = 1, class = "read", planned = true, capability = "app",
+    args = { { "release", "release" }, { "time", "ms" }, { "limits", "table", "optional" } },
+    label = function(release, ms, limits)
+      return ("watch release %d for %s%s"):format(release.release, duration.text(ms), limits_of(limits or {}))
+    end,
+    act = function(ctx, handle, ms, limits)
+      return ctx.d.gate:watch(ctx, ctx.d.releases:get(ctx.app, handle.release), ms, limits or {})
+    end,
+    plan = function(_, handle) return { release = handle.release, answers = 0, errors = 0 } end,
+  },
 
   -- One look: true, or false and why.
   ["health.check"] = {

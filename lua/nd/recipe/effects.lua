@@ -14,6 +14,7 @@
 local http_options = { timeout = "duration", connect_timeout = "duration" }
 local retire_options = { drain = "duration", keep = "duration" }
 local stop_options = { drain = "duration", grace = "duration" }
+local watch_limits = { latency = "duration", health = "health" }
 
 return {
   -- apps and their releases
@@ -36,6 +37,7 @@ return {
   { "docker.inspect", 1, "read", { "image" } },
   -- health
   { "health.wait", 1, "read", { "release", { "health?", "health" }, { "settle?", "duration" } } },
+  { "health.watch", 1, "read", { "release", { "time", "duration" }, { "limits?", watch_limits } } },
   { "health.check", 1, "read", { "release", { "health?", "health" } } },
   -- people
   { "approval.wait", 1, "read", { "what" } },

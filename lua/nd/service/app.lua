@@ -88,6 +88,9 @@ function Apps.service(app, process, port, proto)
     process = process or "web", port = port or 80, proto = proto ~= "tcp" and proto or nil }
 end
 
+-- Where the proxies send the callers of a canary: the next release, and at all other times the live one.
+function Apps.canary(app) return Apps.service(app, "web.canary") end
+
 -- Where a route of the app leads: its own service, or that of another of its ports.
 function Apps.route_service(app, route)
   return route.port and Apps.service(app, "web.ports", route.port) or Apps.service(app)

@@ -171,11 +171,12 @@ local function note(probes, text)
   probes[#probes + 1] = { time = clock.format(clock.now()), result = text }
 end
 
--- Waits until one instance had its successes in a row, and held for `settle` ms after that.
-function Health:wait_instance(ctx, release, instance, probe, settle)
+-- Waits until one instance had its successes in a row, and held for `settle` ms after that. `healthy`: it
+-- was so already, and only has to hold.
+function Health:wait_instance(ctx, release, instance, probe, settle, healthy)
   local begun, probes = ctx.asked_at, json.array {}
-  settle = math.max(settle, probe.up or 0)
-  local in_row, failed, settled_from, wait = 0, 0, nil, FIRST_WAIT_MS
+  settle = math.max(settle, not healthy and probe.up or 0)
+  local in_row, failed, settled_from, wait = 0, 0, healthy and clock.now() or nil, FIRST_WAIT_MS
   while true do
     local ok, text = self:probe(instance, probe)
     note(probes, text)
@@ -216,6 +217,15 @@ function Health:wait(ctx, release, asked, settle, rows)
   end)
   if not rows then self.d.releases:mark_healthy(release) end
   return { release = release.number, healthy = true }
+end
+
+-- A release that is healthy has to stay so for that long.
+function Health:hold(ctx, release, asked, ms)
+  local instances = self.d.releases:instances(release)
+  local probes = probes_of(release, asked, instances)
+  tasks.each("probe", instances, function(instance)
+    self:wait_instance(ctx, release, instance, probes[instance.process], ms, true)
+  end)
 end
 
 return Health

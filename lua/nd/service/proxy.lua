@@ -7,6 +7,11 @@
 -- come to the old one until their DNS or their port mapping has changed. The old one ends each
 -- connection with its answer meanwhile, so that nobody stays with it for longer.
 --
+-- A host may have a canary for a while: {at="ip:port", new=, old=, weight=}. Of callers without its cookie
+-- that many percent are sent there, and by the cookie everybody stays on the side where the first request
+-- was sent; new and old are the numbers of the releases, of which the answers tell. The weight is obeyed
+-- at once; nginx is reloaded when a canary comes or goes, Caddy never.
+--
 --   proxy.new{ instance=, state_dir=, run_dir=, default="caddy", http_port=80, https_port=443,
 --              nginx_http_port=, nginx_https_port=, address="", linger=ms,
 --              on_event=function(kind, data)|nil } -> p
@@ -19,25 +24,29 @@
 --   p:state(type)              "up" | "down" | "refused" | "unknown" (not looked yet); none is "up"
 --   p:problem(type)            the error object of a state that isn't up
 --   p:require_up(type)         parks; raises proxy_down or proxy_refused
---   p:set(host, "ip:port", tls, type)   parks; tls "internal" | "off"; idempotent
+--   p:set(host, "ip:port", tls, type, canary)   parks; tls "internal" | "off"; idempotent
 --   p:remove(host)             parks; idempotent
 --   p:list() -> {{host=, at=, tls=, proxy_type=}, ...}   parks; by host name, as the proxies have them
---   p:set_all({[host]={at=, tls=, proxy_type=}})   parks; these and no others: at start, from the database
+--   p:set_all({[host]={at=, tls=, proxy_type=, canary=}})   parks; these and no others: at start, from
+--                              the database
 --   p:mark(kind, host, on)     parks; kind "maintenance": the host answers 503, or "paused": what the
 --                              service holds back is waited for. Obeyed at once, nothing is reloaded
 --   p:set_marks(kind, {[host]=true})   parks; these and no others
 --   p:check() -> {{name=, ok=, message=, hint=}, ...}   parks; those in use, for `ndctl doctor`
 --   p:ports(type) -> http, https   nil for none
+--   p:answers(types) -> a, a:read(fn(host, release, status, ms))   what hosts with a canary have answered
+--                              by these proxies since; a:close()
 --   proxy.host(text) -> name   lower case, without a final dot; raises bad_host
 -- Events: proxy.up, proxy.down{error}, proxy.refused{error}, each with {proxy=}; proxy.moved.
 --
 -- A driver has name, state, problem, http_port, https_port and set, remove, list, replace, sync,
--- check, write_config: as above, for its hosts alone.
+-- check, write_config: as above, for its hosts alone; answers_log and answer: see answers.lua.
 
 local clock = require "clock"
 local fs = require "fs"
 local task = require "task"
 local err = require "nd.error"
+local answers = require "nd.service.proxy.answers"
 local caddy = require "nd.service.proxy.caddy"
 local nginx = require "nd.service.proxy.nginx"
 
@@ -100,6 +109,7 @@ end
 function Proxy:write_config()
   fs.mkdir(self.marks .. "/maintenance", 493) -- 0755: the proxies' workers look here
   fs.mkdir(self.marks .. "/paused", 493)
+  fs.mkdir(self.marks .. "/share", 493)
   for _, name in ipairs(ORDER) do fs.mkdir(self.marks .. "/leaving." .. name, 493) end
   for _, name in ipairs(ORDER) do self.drivers[name]:write_config() end
 end
@@ -183,6 +193,17 @@ local function leaves(self, name, host)
   self.mover = self.mover or task.spawn("proxy moves", mover, self)
 end
 
+-- Whose random number, of 00 to ff, is below the weight is the canary's.
+local function share(self, host, percent)
+  local dir, count = self.marks .. "/share/" .. host, math.floor(percent * 256 / 100 + 0.5)
+  if percent == 0 then
+    if fs.exists(dir) then fs.remove(dir, { recursive = true }) end
+    return
+  end
+  fs.mkdir(dir, 493)
+  for n = 0, 255 do self:mark("share/" .. host, ("%02x"):format(n), n < math.max(1, count)) end
+end
+
 local function check_route(at, tls, kind)
   if not TLS[tls] then
     err.raise("bad_tls", ("tls = '%s' is not known"):format(tostring(tls)), "internal or off")
@@ -194,14 +215,16 @@ local function check_route(at, tls, kind)
   end
 end
 
-function Proxy:set(host, at, tls, kind)
+function Proxy:set(host, at, tls, kind, canary)
   kind = kind or self.default
   check_route(at, tls or "off", kind)
   host = proxy.host(host)
+  if canary then share(self, host, canary.weight) end
   if self.drivers[kind] then
     stays(self, kind, host)
-    self.drivers[kind]:set(host, at, tls or "off")
+    self.drivers[kind]:set(host, at, tls or "off", canary)
   end
+  if not canary then share(self, host, 0) end
   local before = self.types[host]
   self.types[host] = kind
   if before and before ~= kind and self.drivers[before] then leaves(self, before, host) end
@@ -216,6 +239,7 @@ function Proxy:remove(host)
   end
   self:mark("maintenance", host, false)
   self:mark("paused", host, false)
+  share(self, host, 0)
 end
 
 function Proxy:list()
@@ -233,13 +257,16 @@ end
 -- A host that another proxy still has was moving when the daemon ended.
 function Proxy:set_all(routes)
   self.types = {}
-  for host, r in pairs(routes) do self.types[host] = r.proxy_type or self.default end
+  for host, r in pairs(routes) do
+    self.types[host] = r.proxy_type or self.default
+    if r.canary then share(self, host, r.canary.weight) end
+  end
   for _, name in ipairs(ORDER) do
     local driver, wanted = self.drivers[name], {}
     self.leaving[name] = {}
     self:set_marks("leaving." .. name, {})
     for host, r in pairs(routes) do
-      if self.types[host] == name then wanted[host] = { at = r.at, tls = r.tls } end
+      if self.types[host] == name then wanted[host] = { at = r.at, tls = r.tls, canary = r.canary } end
     end
     for _, r in ipairs(driver:list()) do
       if self.types[r.host] and self.types[r.host] ~= name then
@@ -248,6 +275,9 @@ function Proxy:set_all(routes)
       end
     end
     driver:replace(wanted)
+  end
+  for _, host in ipairs(fs.list(self.marks .. "/share")) do
+    if not (routes[host] and routes[host].canary) then share(self, host, 0) end
   end
 end
 
@@ -272,6 +302,14 @@ function Proxy:set_marks(kind, hosts)
 end
 
 ---- what there is ----
+
+function Proxy:answers(kinds)
+  local drivers = {}
+  for _, name in ipairs(ORDER) do
+    if kinds[name] then drivers[#drivers + 1] = self.drivers[name] end
+  end
+  return answers.open(drivers)
+end
 
 function Proxy:ports(kind)
   local driver = self.drivers[kind]

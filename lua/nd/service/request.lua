@@ -17,7 +17,7 @@ local M = {}
 
 local strategies = { ["blue-green"] = "bluegreen", blue_green = "bluegreen" }
 
-local beside = { bluegreen = true, rolling = true } -- those that run two versions at once
+local beside = { bluegreen = true, rolling = true, canary = true } -- those that run two versions at once
 
 -- A volume has one writer unless it says `shared`.
 function M.strategy(body, spec)

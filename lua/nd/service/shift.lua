@@ -5,15 +5,24 @@
 -- of as many of the live one's, which were drained and stopped. By weight: so many percent of the traffic
 -- go to the next. It ends with the switch, or with everything back at the live release.
 --
---   shift:of(app) -> {release, config, instances = rows, count | weight} | nil
+-- A weight is obeyed by netfilter, for each new connection; but where host names of the app are served by
+-- Caddy or nginx, their requests are split there, and a cookie keeps each caller's side. For them the next
+-- release has a service address of its own, which leads to the live one again as soon as it is over: to take
+-- a release back, no proxy has to change first.
+--
+--   shift:of(app) -> {release, config, instances = rows, count | weight, by_proxy} | nil
 --   shift.replaced(shift, row)         whether this instance of the live release has its successor
 --   shift:set(app, release, {instances = n, drain = ms} | {weight = percent}) -> what it has become
 --                                      parks; may be done again after a crash
 --   shift:back(app)                    parks; idempotent
+--   shift:canary(app) -> what a host name of the app has in its proxy during one, or nil
+--   shift:leave_proxies(app)           parks; after the switch
 
 local clock = require "clock"
 local db = require "db"
+local log = require "log"
 local err = require "nd.error"
+local Apps = require "nd.service.app"
 local Process = require "nd.service.process"
 local release_config = require "nd.service.release_config"
 
@@ -29,7 +38,34 @@ function Shift:of(app)
   local release = row and self.d.releases:by_id(row.release)
   if not release then return nil end
   return { release = release, config = release_config.of(release), count = row.instances, weight = row.weight,
-    instances = self.d.releases:instances(release) }
+    instances = self.d.releases:instances(release), by_proxy = row.weight and #self:hosts(app) > 0 or false }
+end
+
+-- The host names whose requests Caddy or nginx can split: rows of table route.
+function Shift:hosts(app)
+  return self.d.store:rows(
+    "SELECT * FROM route WHERE app = ? AND port IS NULL AND proxy_type <> 'none' ORDER BY domain", app.id)
+end
+
+function Shift:canary(app)
+  local shift, live = self:of(app), self.d.releases:live(app)
+  if not shift or not shift.by_proxy or not live then return nil end
+  return { at = self.d.network:service(Apps.canary(app)).at, new = shift.release.number, old = live.number,
+    weight = shift.weight }
+end
+
+local function tell_proxies(self, app, canary)
+  local d = self.d
+  for _, r in ipairs(self:hosts(app)) do
+    d.proxy:set(r.domain, d.network:service(Apps.service(app)).at, r.tls, r.proxy_type, canary)
+  end
+end
+
+-- Its address leads to the live release by now: what a proxy doesn't take does no harm.
+function Shift:leave_proxies(app)
+  local ok, e = pcall(tell_proxies, self, app, nil)
+  if not ok and e.code == "cancelled" then error(e, 0) end
+  if not ok then log.warn(("the canary of %s stays in its proxy's configuration: %s"):format(app.name, e.message)) end
 end
 
 function Shift.replaced(shift, row)
@@ -63,6 +99,7 @@ local function check(self, app, release, options)
       "app.switch sends all of it")
   end
   self.d.releases:check_not_live(app, release)
+  for _, r in ipairs(weight and self:hosts(app) or {}) do self.d.proxy:require_up(r.proxy_type) end
   self.d.releases:check_instances(app, release)
   check_there(self, release, count or 0)
   return live
@@ -92,7 +129,9 @@ function Shift:set(app, release, options)
       instances = options.instances, weight = options.weight }),
   }
   if options.instances then d.guard:leave(app) end -- instances that were stopped are not ill
+  local canary = self:canary(app)
   d.traffic:retarget(app)
+  if canary then tell_proxies(self, app, canary) end
   local cut = options.instances and stop_replaced(self, app, live, options.drain or DRAIN_MS)
   return { release = release.number, before = live.number, instances = options.instances, weight = options.weight,
     cut = cut or nil }
@@ -122,6 +161,7 @@ function Shift:back(app)
     d.store:event("app.shifted", app.id, nil, { release = live and live.number, before = shift.release.number }),
   }
   d.traffic:retarget(app)
+  if shift.by_proxy then self:leave_proxies(app) end
   if serves then d.guard:watch(app, live) end
 end
 

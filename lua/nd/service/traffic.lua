@@ -45,16 +45,21 @@ end
 
 local function name_of(key) return ("%s:%d/%s"):format(key.process, key.port, key.proto or "tcp") end
 
+-- Those of the next release's instances that share a service of the live one.
+local function targets_of_next(app, service, shift)
+  for _, other in ipairs(services_of(shift.config)) do
+    if name_of(key_of(app, other)) == name_of(key_of(app, service)) then
+      return targets_of(other, shift.instances, function(row) return shift.count and row.position > shift.count end)
+    end
+  end
+  return {}
+end
+
 -- What a service of the live release has during a shift: targets of both, and the share of each where
 -- it goes by weight. What has nothing in one of them goes to the other alone.
 local function mixed(app, service, rows, shift)
   local old = targets_of(service, rows, function(row) return Shift.replaced(shift, row) end)
-  local new = {}
-  for _, other in ipairs(services_of(shift.config)) do
-    if name_of(key_of(app, other)) == name_of(key_of(app, service)) then
-      new = targets_of(other, shift.instances, function(row) return shift.count and row.position > shift.count end)
-    end
-  end
+  local new = targets_of_next(app, service, shift)
   local weights = shift.weight and #old > 0 and #new > 0 and {} or nil
   for _, target in ipairs(weights and old or {}) do weights[target] = (100 - shift.weight) / #old end
   for _, target in ipairs(weights and new or {}) do weights[target] = shift.weight / #new end
@@ -70,13 +75,21 @@ local function wanted(self, app, release, shift)
   local rows = release and self.d.releases:instances(release) or {}
   for _, service in ipairs(release and services_of(release_config.of(release)) or {}) do
     local w = { key = key_of(app, service), published = service.published }
-    if shift then
+    local own, next = name_of(w.key) == name_of(Apps.service(app)), {}
+    if shift and own and shift.by_proxy then
+      w.targets, next = targets_of(service, rows), targets_of_next(app, service, shift)
+      if #w.targets == 0 then w.targets = next end
+    elseif shift then
       w.targets, w.weights = mixed(app, service, rows, shift)
     else
       w.targets = targets_of(service, rows)
     end
     named[name_of(w.key)] = true
     list[#list + 1] = w
+    if own and self.d.network:find_service(Apps.canary(app)) then
+      named[name_of(Apps.canary(app))] = true
+      list[#list + 1] = { key = Apps.canary(app), targets = #next > 0 and next or w.targets }
+    end
   end
   for _, key in ipairs(self.d.network:services_of(Apps.net(app))) do
     if not named[name_of(key)] then

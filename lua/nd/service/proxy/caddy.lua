@@ -21,6 +21,7 @@ local Caddy = {}
 Caddy.__index = Caddy
 
 local SETTLE = 50    -- ms; longer than Caddy takes from listing a directory to its file's stat
+local RELEASE = '"' .. config.RELEASE:gsub("%-", "%%-") .. '":%["(%d+)"'
 local KINDS = { internal = "tls", off = "plain" }
 
 function caddy.new(o)
@@ -39,6 +40,7 @@ end
 function Caddy:write_config()
   fs.mkdir(self.dir .. "/routes/plain", 493) -- 0755: Caddy may run as a user of its own
   fs.mkdir(self.dir .. "/routes/tls", 493)
+  fs.mkdir(self.dir .. "/routes/canary", 493)
   fs.write(self.dir .. "/caddy.json", json.encode(self:config(), true) .. "\n", 420) -- 0644
 end
 
@@ -115,6 +117,17 @@ function Caddy:check()
   return self.state
 end
 
+---- what a canary's host answered ----
+
+function Caddy:answers_log() return self.dir .. "/data/answers.log" end
+
+-- A line of it -> host, release, status, seconds. What a client or the app sends can't be taken for one
+-- of these fields: a quote in a JSON text has a backslash before it.
+function Caddy.answer(_, line)
+  return line:match '"host":"([^"]+)"', tonumber(line:match(RELEASE)), tonumber(line:match '"status":(%d+)'),
+    tonumber(line:match '"duration":([%d.eE+-]+)')
+end
+
 ---- routes ----
 
 local function names(dir) return fs.exists(dir) and fs.list(dir) or {} end
@@ -145,13 +158,22 @@ local function forget(self, kind, host)
   if fs.exists(dir) then fs.remove(dir, { recursive = true }) end
 end
 
-function Caddy:set(host, at, tls)
+-- The name of a canary's file; nil for none.
+local function canary_file(c) return c and ("%s-%d-%d"):format(c.at, c.new, c.old) end
+
+function Caddy:set(host, at, tls, canary)
   local kind = KINDS[tls]
   point(self, kind, host, at)
   forget(self, kind == "tls" and "plain" or "tls", host)
+  if canary then
+    point(self, "canary", host, canary_file(canary))
+  else
+    forget(self, "canary", host)
+  end
 end
 
 function Caddy:remove(host)
+  forget(self, "canary", host)
   forget(self, "plain", host)
   forget(self, "tls", host)
 end
@@ -162,7 +184,8 @@ function Caddy:list()
     local dir = self.dir .. "/routes/" .. kind
     for _, host in ipairs(names(dir)) do
       for _, at in ipairs(names(dir .. "/" .. host)) do
-        out[#out + 1] = { host = host, at = at, tls = tls }
+        out[#out + 1] = { host = host, at = at, tls = tls,
+          canary = names(self.dir .. "/routes/canary/" .. host)[1] }
       end
     end
   end
@@ -177,11 +200,12 @@ function Caddy:replace(routes)
       self:remove(is.host)
     else -- a host with two files is set anew
       right[is.host] = right[is.host] == nil and is.at == wanted.at and is.tls == wanted.tls
+        and is.canary == canary_file(wanted.canary)
     end
   end
   for host, r in pairs(routes) do
     if not right[host] then
-      self:set(host, r.at, r.tls)
+      self:set(host, r.at, r.tls, r.canary)
       task.yield() -- 0.1 ms of files each: 10,000 at once would hold the loop for a second
     end
   end

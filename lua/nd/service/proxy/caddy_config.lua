@@ -5,6 +5,9 @@
 --
 --   <routes>/plain/<host>/<address>:<port>    an empty file: http://host goes to that address
 --   <routes>/tls/<host>/<address>:<port>      the same for https://host; http:// is redirected
+--   <routes>/canary/<host>/<address>:<port>-<new>-<old>   some go to that address instead, which is of
+--                                             release <new>; the others stay with release <old>
+--   <marks>/share/<host>/<xx>                 ... those whose random number begins with the hex digits xx
 --   <marks>/maintenance/<host>                503 with Retry-After, whatever else there is
 --   <marks>/paused/<host>                     a connect that fails is tried for 30 s, not for 3
 --   <marks>/leaving.caddy/<host>              each answer ends its connection: the host moves
@@ -13,6 +16,9 @@
 -- kernel answers from memory), and the file's name is where it goes. Certificates are made on
 -- demand by Caddy's own authority, for hosts that have a directory: Caddy asks itself, so this
 -- works without the daemon. Clients trust <data>/pki/authorities/local/root.crt.
+--
+-- What a canary's host answers is logged to <data>/answers.log, with the release that answered; nothing
+-- else is. A cookie keeps each caller where the first request was sent.
 --
 --   caddy.config{ instance=, routes=dir, marks=dir, data=dir, socket=path, http_port=80,
 --                 https_port=443, address="" } -> table, to be written as JSON. Pure; nothing here
@@ -26,6 +32,10 @@ local caddy = {}
 local FILES = "/[0-9]*:[0-9]*"
 local NO_LIMIT = 1 << 50        -- bytes
 local HOST = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]+)?$"
+
+-- The cookie's name; its value is NEW-new or NEW-old, so that each canary draws anew.
+caddy.COOKIE = "nextdeploy"
+caddy.RELEASE = "Nextdeploy-Release" -- a header of what a canary's host answers
 
 caddy.ASK = "/.nextdeploy/ask"   -- may this name have a certificate? (loopback only)
 caddy.ID = "/.nextdeploy/id"     -- which instance's configuration is this? (loopback only)
@@ -81,11 +91,48 @@ end
 local function to_app(try)
   return {
     handler = "reverse_proxy",
-    upstreams = json.array { { dial = "{http.regexp.up.1}" } },
+    upstreams = json.array { { dial = "{http.vars.to}" } },
     transport = { protocol = "http", keep_alive = { enabled = false },
       dial_timeout = "500ms", compression = false },
     load_balancing = try,
   }
+end
+
+local function vars(values)
+  values.handler = "vars"
+  return values
+end
+
+local function when(match, ...) return { match = json.array { match }, handle = json.array { ... } } end
+
+local function routes(...) return { handler = "subroute", routes = json.array { ... } } end
+
+local function var(name, value) return { vars = { [name] = json.array { value } } } end
+
+-- Sets where a canary's request goes (vars.to). Each route sees what the ones before it have set: the
+-- draw first, then the cookie, which overrules it.
+local function split(o)
+  local cookie = "{http.request.cookie." .. caddy.COOKIE .. "}"
+  local new, drawn = "{http.regexp.split.2}", host_file(o.marks .. "/share")
+  drawn.file.try_files = json.array { "/{http.regexp.draw.1}" }
+  local choice = "{http.regexp.split.2}-{http.vars.side}"
+  local set = { handler = "headers", response = { add = { ["Set-Cookie"] = json.array {
+    caddy.COOKIE .. "=" .. choice .. "; Path=/; HttpOnly; SameSite=Lax" } } } }
+  local tell = { handler = "headers", response = { set = { [caddy.RELEASE] = json.array {
+    "{http.vars.release}" } } } }
+  return when(host_file(o.routes .. "/canary"), routes(when(
+    { vars_regexp = { ["{http.matchers.file.relative}"] = { name = "split",
+      pattern = "/([0-9.]+:[0-9]+)-([0-9]+)-([0-9]+)$" } } },
+    vars { side = "old", draw = "{http.request.uuid}", skip_log = false, log_skip = false },
+    routes(
+      when({ vars_regexp = { draw = { name = "draw", pattern = "^(..)" } } },
+        routes(when(drawn, vars { side = "new" }))),
+      when(var(cookie, new .. "-new"), vars { side = "new" }),
+      when(var(cookie, new .. "-old"), vars { side = "old" }),
+      when(var("side", "new"), vars { to = "{http.regexp.split.1}", release = new }),
+      when(var("side", "old"), vars { release = "{http.regexp.split.3}" }),
+      { handle = json.array { tell } },
+      when({ ["not"] = json.array { var(cookie, choice) } }, set)))))
 end
 
 -- The limit on the body is there for its reader, which remembers the body's end. Go's transport
@@ -100,11 +147,11 @@ local function forward(o)
       handle = json.array { { handler = "request_body", max_size = NO_LIMIT }, {
         -- takes out Caddy's own; the app's comes later and stays
         handler = "headers", response = { delete = json.array { "Server" } },
-      }, { handler = "subroute", routes = json.array {
+      }, vars { to = "{http.regexp.up.1}" }, routes(
+        split(o),
         leaving(o),
         route(marked(o, "paused"), to_app { try_duration = "30s", try_interval = "100ms" }),
-        route(nil, to_app { try_duration = "3s", try_interval = "50ms" }),
-      } } },
+        route(nil, to_app { try_duration = "3s", try_interval = "50ms" })) },
       terminal = true,
     }, {
       handle = json.array { { handler = "error", status_code = 503 } }, -- a file we didn't write
@@ -130,6 +177,28 @@ local function maintenance(o)
   return route(marked(o, "maintenance"), page)
 end
 
+-- Nothing is logged unless a route says so. (Caddy 2.8 has another name for it.)
+local function unlogged() return { handle = json.array { vars { skip_log = true, log_skip = true } } } end
+
+local LOGGED = { default_logger_name = "answers" }
+
+-- Of a request and its answer, what the gates of a canary read.
+local function logging(o)
+  local fields = {}
+  for _, name in ipairs { "request>uri", "request>headers", "request>tls", "request>remote_ip",
+    "request>remote_port", "request>client_ip", "user_id", "logger", "bytes_read" } do
+    fields[name] = { filter = "delete" }
+  end
+  local name = "http.log.access.answers"
+  return { logs = {
+    default = { exclude = json.array { name } },
+    answers = { include = json.array { name },
+      writer = { output = "file", filename = o.data .. "/answers.log", roll_size_mb = 8, roll_keep = 1,
+        roll_gzip = false },
+      encoder = { format = "filter", wrap = { format = "json" }, fields = fields } },
+  } }
+end
+
 local function own_address(o) return o.address ~= "" and o.address or "127.0.0.1" end
 
 local function local_only(o, path)
@@ -150,7 +219,9 @@ local function plain_server(o)
     listen = json.array { o.address .. ":" .. o.http_port },
     automatic_https = { disable = true },
     read_header_timeout = "10s",
+    logs = LOGGED,
     routes = json.array {
+      unlogged(),
       route(local_only(o, caddy.ID), text(200, o.instance)),
       route(asked, text(200, "yes\n")),
       route(local_only(o, caddy.ASK), text(404, "no\n")),
@@ -171,7 +242,9 @@ local function tls_server(o)
     read_header_timeout = "10s",
     tls_connection_policies = json.array { {} },
     strict_sni_host = true,
+    logs = LOGGED,
     routes = json.array {
+      unlogged(),
       normalise(),
       maintenance(o),
       route(host_file(o.routes .. "/tls"), forward(o)),
@@ -187,6 +260,7 @@ function caddy.config(o)
   return {
     admin = { listen = "unix/" .. o.socket, origins = json.array { "nextdeploy" },
       config = { persist = false } },
+    logging = logging(o),
     storage = { module = "file_system", root = o.data },
     apps = {
       http = {

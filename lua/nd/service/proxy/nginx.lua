@@ -248,16 +248,16 @@ local function certificate(self, host)
 end
 
 -- A host's file; its certificate is there afterwards.
-local function host_file(self, host, at, tls)
+local function host_file(self, host, at, tls, canary)
   if tls == "internal" then certificate(self, host) end
-  return config.host { host = host, at = at, tls = tls, certs = self.certs, marks = self.marks,
-    https_port = self.https_port }
+  return config.host { host = host, at = at, tls = tls, canary = canary, certs = self.certs,
+    marks = self.marks, run = self.run, https_port = self.https_port }
 end
 
 local function name_of(host) return "hosts/" .. host .. ".conf" end
 
-function Nginx:set(host, at, tls)
-  locked(self, function() apply(self, { [name_of(host)] = host_file(self, host, at, tls) }) end)
+function Nginx:set(host, at, tls, canary)
+  locked(self, function() apply(self, { [name_of(host)] = host_file(self, host, at, tls, canary) }) end)
 end
 
 function Nginx:remove(host)
@@ -291,12 +291,21 @@ function Nginx:replace(routes)
     for name in pairs(self.files) do
       if name:find("^hosts/") then changes[name] = false end
     end
-    for host, r in pairs(routes) do changes[name_of(host)] = host_file(self, host, r.at, r.tls) end
+    for host, r in pairs(routes) do changes[name_of(host)] = host_file(self, host, r.at, r.tls, r.canary) end
     apply(self, changes)
   end)
   if ok then return end
   if e.code == "cancelled" then error(e, 0) end
   refused(self, e.message or tostring(e))
+end
+
+-- What a canary's host answered. Nobody but us keeps this file from growing.
+function Nginx:answers_log() return self.run .. "/answers.log", true end
+
+-- A line of it -> host, release, status, seconds
+function Nginx.answer(_, line)
+  local host, release, status, seconds = line:match "^(%S+) (%d+) (%d+) ([%d.]+)$"
+  return host, tonumber(release), tonumber(status), tonumber(seconds)
 end
 
 -- Certificates that have become old; nginx has to load them.

@@ -9,12 +9,15 @@
 -- Only the last ones come and go. Maintenance and pause are files that a request looks for
 -- (<marks>/maintenance/HOST, <marks>/paused/HOST), since each reload costs the idle connections of
 -- all clients. So is a host that moves to another proxy (<marks>/leaving.nginx/HOST): each answer ends
--- its connection then, and the next request comes to the proxy that has it now.
+-- its connection then, and the next request comes to the proxy that has it now. And so is the share of a
+-- canary (<marks>/share/HOST/xx: of whom draws a random number that begins with the hex digits xx), whose
+-- host's answers are logged to <run>/answers.log with the release that gave them.
 --
 --   config.shared{ instance=, dir=, run=, marks=, address="", http_port=, https_port=, ipv6= }
 --       -> {[file]=text}, revision.conf aside
 --   config.revision(text) -> text of revision.conf
---   config.host{ host=, at="ip:port", tls=, certs=dir, marks=dir, https_port= } -> text
+--   config.host{ host=, at="ip:port", tls=, canary={at=, new=, old=}|nil, certs=dir, marks=dir, run=dir,
+--                https_port= } -> text
 -- Pure functions; nothing here waits.
 
 local config = {}
@@ -51,6 +54,7 @@ http {
   # The app closes first, so that the proxy never runs out of ports; a WebSocket stays.
   map $$http_upgrade $$nd_upgrade { default $$http_upgrade; ~*^h2c ''; }
   map $$nd_upgrade $$nd_connection { default upgrade; '' close; }
+  map $$request_id $$nd_draw { default ''; ~^(..) $$1; }
   map $$http_host $$nd_port { default ''; ~(:[0-9]+)$$ $$1; }
   geo $$nd_local { default 0; 127.0.0.0/8 1; ::1 1; $own }
   include revision.conf;
@@ -113,16 +117,16 @@ if (-f $marks/maintenance/$$server_name) { return 503; }
 location / {
   if (-f $marks/paused/$$server_name) { return 418; }
   if (-f $marks/leaving.nginx/$$server_name) { return 419; }
-  proxy_pass http://app_$$server_name;
+  proxy_pass http://app_$$nd_to$$server_name;
 }
 location @held {
   proxy_connect_timeout 500ms;
   proxy_next_upstream_timeout 30s;
-  proxy_pass http://held_$$server_name;
+  proxy_pass http://held_$$nd_to$$server_name;
 }
 location @leaving {
   keepalive_timeout 0;
-  proxy_pass http://app_$$server_name;
+  proxy_pass http://app_$$nd_to$$server_name;
 }
 location @maintenance {
   default_type text/plain;
@@ -166,16 +170,35 @@ end
 
 function config.revision(text) return ("geo $nd_revision { default %s; }\n"):format(text) end
 
-local plain = [[
-upstream app_$host {
+local upstreams = [[
+upstream app_$to$host {
 $tries}
-upstream held_$host {
+upstream held_$to$host {
 $hold_tries}
+]]
+
+local server = [[
 server {
   include listen-$kind.conf;
   server_name $host;
-$certificate  include forward.conf;
+$certificate  set $$nd_to '';
+$canary  include forward.conf;
 }
+]]
+
+-- The draw first, then the cookie, which overrules it. A header without a value isn't sent.
+local canary = [[
+  if (-f $marks/share/$host/$$nd_draw) { set $$nd_to canary_; }
+  if ($$cookie_nextdeploy = $new-old) { set $$nd_to ''; }
+  if ($$cookie_nextdeploy = $new-new) { set $$nd_to canary_; }
+  set $$nd_release $old;
+  set $$nd_side $new-old;
+  if ($$nd_to) { set $$nd_release $new; set $$nd_side $new-new; }
+  set $$nd_cookie "nextdeploy=$$nd_side; Path=/; HttpOnly; SameSite=Lax";
+  if ($$cookie_nextdeploy = $$nd_side) { set $$nd_cookie ''; }
+  add_header Set-Cookie $$nd_cookie always;
+  add_header Nextdeploy-Release $$nd_release always;
+  access_log $run/answers.log nd_$host;
 ]]
 
 local redirect = [[
@@ -193,15 +216,27 @@ server {
 }
 ]]
 
+local function upstreams_of(host, at, to)
+  local line = ("  server %s max_fails=0;\n"):format(at)
+  return fill(upstreams, { host = host, to = to, tries = line:rep(TRIES), hold_tries = line:rep(HOLD_TRIES) })
+end
+
 function config.host(o)
-  local server = ("  server %s max_fails=0;\n"):format(o.at)
-  local values = { host = o.host, kind = o.tls == "off" and "plain" or "tls", certificate = "",
-    tries = server:rep(TRIES), hold_tries = server:rep(HOLD_TRIES), marks = o.marks,
-    port = o.https_port == 443 and "" or ":" .. o.https_port }
-  if o.tls == "off" then return fill(plain, values) end
-  values.certificate = ("  ssl_certificate %s/%s.crt;\n  ssl_certificate_key %s/%s.key;\n"):format(
-    o.certs, o.host, o.certs, o.host)
-  return fill(plain, values) .. fill(redirect, values)
+  local values = { host = o.host, kind = o.tls == "off" and "plain" or "tls", certificate = "", canary = "",
+    marks = o.marks, run = o.run, port = o.https_port == 443 and "" or ":" .. o.https_port }
+  local out = { upstreams_of(o.host, o.at, "") }
+  if o.canary then
+    values.new, values.old = tostring(o.canary.new), tostring(o.canary.old)
+    values.canary = fill(canary, values)
+    out[#out + 1] = upstreams_of(o.host, o.canary.at, "canary_")
+    out[#out + 1] = ("log_format nd_%s '$server_name $nd_release $status $request_time';\n"):format(o.host)
+  end
+  if o.tls ~= "off" then
+    values.certificate = ("  ssl_certificate %s/%s.crt;\n  ssl_certificate_key %s/%s.key;\n"):format(
+      o.certs, o.host, o.certs, o.host)
+    return table.concat(out) .. fill(server, values) .. fill(redirect, values)
+  end
+  return table.concat(out) .. fill(server, values)
 end
 
 return config
