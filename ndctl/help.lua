@@ -131,11 +131,22 @@ function help.overview()
   return lines
 end
 
+-- "cancel" -> "runs cancel or ndctl job cancel"; nil where no family has such a command.
+local function parents_of(word)
+  local paths = {}
+  for _, name in ipairs(commands.names()) do
+    local row = commands.get(name)
+    local child = row.commands and commands.child(row, word)
+    if child then paths[#paths + 1] = child.path end
+  end
+  return #paths > 0 and table.concat(paths, " or ndctl ") or nil
+end
+
 -- Finds the row for {"runs", "list"}; raises a usage error naming the nearest one.
 function help.find(words)
   local row = commands.get(words[1])
   if not row then
-    local near = text.nearest(words[1], commands.names())
+    local near = parents_of(words[1]) or text.nearest(words[1], commands.names())
     fail.usage(("there is no command '%s'"):format(words[1]),
       near and ("did you mean ndctl %s?"):format(near) or "ndctl help lists the commands")
   end

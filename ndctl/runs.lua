@@ -22,7 +22,7 @@ local function list(ctx)
   local payload = c:call("GET", "/runs", { query = c:scoped {
     app = o.app, state = o.state, limit = o.limit, before = o.before } })
   if o.json then return out.json(payload) end
-  if #payload == 0 then return out.progress("No runs.") end
+  if #payload == 0 then return out.progress(o.app and ("No runs of %s."):format(o.app) or "No runs.") end
   local now = clock.now()
   out.print(tables.render({
     { "RUN", "id" },
@@ -69,7 +69,7 @@ local function show(ctx)
       { "N", "n", right = true },
       { "STEP", function(effect) return present(effect.label) or effect.name end },
       { "STATE", function(effect)
-        if present(effect.error) then return "failed" end
+        if present(effect.error) and effect.state ~= "cancelled" then return "failed" end
         return effect.pivot and effect.state .. ", pivot" or effect.state
       end },
       { "TOOK", effect_took, right = true },
@@ -111,11 +111,11 @@ end
 local function cancel(ctx)
   local c = ctx.client()
   local id = ctx.args.id
-  out.progress(("Cancelling run %s, and undoing what it did ..."):format(id))
+  out.progress(("Cancelling %s ..."):format(id))
   local run = c:call("POST", ("/runs/%s/cancel"):format(clientlib.escape(id)),
     { timeout_ms = 900000 })
   if ctx.options.json then return out.json(run) end
-  out.print(("run %s: %s"):format(id, run.state))
+  out.print(("run %s: %s, and what it had done is undone"):format(id, run.state))
 end
 
 local function export(ctx)

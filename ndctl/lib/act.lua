@@ -50,7 +50,9 @@ end
 local function tell_started(ctx, payload, id)
   if ctx.options.json then return out.json(payload) end
   out.print(id)
-  out.progress("The run has begun: ndctl runs watch " .. id)
+  local run = ctx.client():call("GET", "/runs/" .. id)
+  out.progress(("%s: ndctl runs watch %s"):format(run.state == "queued" and "The run waits for its turn"
+    or "The run has begun", id))
 end
 
 -- Posts `body`; with --wait follows the run named by the answer and tells how it ended.

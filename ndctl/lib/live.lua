@@ -171,7 +171,7 @@ end
 handlers["effect.answered"] = function(self, data)
   self:begin(data.n, data.name, data.label)
   if data.label then self.steps[data.n].label = data.label end
-  self:finish(data.n, data.ok, data.ms, data.error)
+  self:finish(data.n, data.ok, data.ms, data.code and { code = data.code, message = data.error } or data.error)
 end
 
 handlers["run.log"] = function(self, data)

@@ -137,8 +137,8 @@ function outcome.failure(run, app)
   local effect = failed_effect(run)
   local data = present(err.data) or effect and present(present(effect.error).data) or {}
   local lines = {
-    ("%s: %s (%s)"):format(run.state == "cancelled" and "Cancelled" or "Failed",
-      text.clean(err.message or ""), err.code or "failed"),
+    err.code == "cancelled" and text.clean(err.message):gsub("^%l", string.upper)
+      or ("Failed: %s (%s)"):format(text.clean(err.message or ""), err.code or "failed"),
   }
   local step
   if effect then

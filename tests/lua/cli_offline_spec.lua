@@ -38,6 +38,7 @@ describe("ndctl without a daemon", function()
     for _, try in ipairs {
       { {}, "Usage: ndctl" },
       { { "delpoy" }, "did you mean ndctl deploy" },
+      { { "approve", "x" }, "did you mean ndctl runs approve?" },
       { { "runs", "lits" }, "did you mean ndctl runs list" },
       { { "deploy", "--imge", "x" }, "did you mean %-%-image" },
       { { "stop" }, "APP is missing" },

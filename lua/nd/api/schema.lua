@@ -132,8 +132,9 @@ function check(schema, value, path)
       refuse(path, ("is longer than %d"):format(schema.maxLength))
     end
   elseif t == "number" then
-    if schema.minimum and value < schema.minimum then refuse(path, ("is less than %d"):format(schema.minimum)) end
-    if schema.maximum and value > schema.maximum then refuse(path, ("is more than %d"):format(schema.maximum)) end
+    local least, most = schema.minimum, schema.maximum
+    if least and value < least then refuse(path, ("%g is less than %d"):format(value, least)) end
+    if most and value > most then refuse(path, ("%g is more than %d"):format(value, most)) end
   elseif t == "table" then
     if kind(value) == "object" and schema.type == "object" then check_object(schema, value, path) end
     if schema.items then

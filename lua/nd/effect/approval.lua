@@ -14,6 +14,7 @@ return {
     wake = function() return YEAR end,
     act = function(ctx)
       local run = ctx.run
+      ctx.progress(("(ndctl runs approve %s)"):format(run.row.id))
       while true do
         local row = ctx.d.store:get("SELECT * FROM approval WHERE run = ? AND n = ?", run.row.id, ctx.n)
         if row then return { by = row.by, at = clock.format(row.at) } end

@@ -144,9 +144,10 @@ local function instances_of(d, release)
 end
 
 -- running | stopped | error | updating | degraded, and a sentence where it needs one.
-local function summarise(app, release, instances, run)
+local function summarise(d, app, release, instances, run)
   if run and (run.state == "running" or run.state == "sleeping" or run.state == "rolling_back") then
-    return "updating", ("run %s: %s"):format(run.id, run.recipe)
+    local step = d.runs:step_of(run.id)
+    return "updating", ("run %s (%s)%s"):format(run.id, run.recipe, step and ": " .. step.label or "")
   end
   if app.stopped == 1 then return "stopped", "stopped by a person" end
   if not release then
@@ -218,7 +219,7 @@ function Apps:status(app)
     [[SELECT * FROM run WHERE app = ?
       ORDER BY started_at DESC, rowid DESC LIMIT 1]], app.id)
   local instances = release and instances_of(d, release) or json.array {}
-  local status, message = summarise(app, release, instances, run)
+  local status, message = summarise(d, app, release, instances, run)
   local problem = release and release_config.problem(release)
   if problem then status, message = "error", problem.message end
   local image, settings = describe(release, run)

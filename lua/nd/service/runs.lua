@@ -61,9 +61,20 @@ function Runs:record(row, after)
   }
 end
 
-local function refuse(id, message)
-  err.raise("run_conflict", message, ("wait for it: `ndctl runs watch %s`, end it: `ndctl runs cancel %s`; or have "
-    .. "it wait for its turn: --queue, --supersede (in the API: busy=queue)"):format(id, id), { run_id = id })
+-- ways: what to do about it, in words.
+local function refuse(id, message, ways)
+  err.raise("run_conflict", message, table.concat(ways, ", "), { run_id = id })
+end
+
+-- What who wants to change the app as well can do about a run.
+local function ways_past(run, step)
+  local watch = ("wait for it: `ndctl runs watch %s`"):format(run.id)
+  local cancel = ("end it: `ndctl runs cancel %s`"):format(run.id)
+  if run.pivot or run.state == "rolling_back" then return { watch } end -- it is about to end
+  if step and step.name == "approval.wait" then
+    return { ("approve of it: `ndctl runs approve %s`"):format(run.id), cancel }
+  end
+  return { watch, cancel }
 end
 
 -- Raises run_conflict where a run changes the app, or others wait to do so.
@@ -71,14 +82,21 @@ function Runs:conflict(app, waited)
   local other = self.d.store:get(
     "SELECT * FROM run WHERE app = ? AND state IN ('running', 'sleeping', 'rolling_back')", app.id)
   if other then
-    refuse(other.id, ("'%s' is being changed by the run %s (%s), started %s by %s"):format(app.name, other.id,
-      other.recipe, clock.format(other.started_at), other.owner))
+    local step = self:step_of(other.id)
+    refuse(other.id, ("'%s' is being changed by the run %s (%s), started %s by %s%s"):format(app.name, other.id,
+      other.recipe, clock.format(other.started_at), other.owner, step and "; its step: " .. step.label or ""),
+      ways_past(other, step))
   end
   local first = not waited and app.id and self.d.queue:waits(app.id)
   if first then
     refuse(first.id, ("the run %s (%s) waits for its turn to change '%s', asked for %s by %s"):format(first.id,
-      first.recipe, app.name, clock.format(first.asked_at), first.owner))
+      first.recipe, app.name, clock.format(first.asked_at), first.owner), ways_past(first))
   end
+end
+
+-- The last thing that a run asked for.
+function Runs:step_of(id)
+  return self.d.store:get("SELECT name, label FROM effect WHERE run = ? AND label <> '' ORDER BY n DESC LIMIT 1", id)
 end
 
 -- The recipe that a request runs, and its row; what waited keeps the files it was asked with.
@@ -168,7 +186,12 @@ function Runs:ask(asked)
   for name, value in pairs(Request.make(self.d, asked.kind, asked.body, asked.owner)) do request[name] = value end
   local ok, result = pcall(self.start, self, request)
   if ok then return result end
-  if result.code ~= "run_conflict" or (asked.busy or "refuse") == "refuse" then error(result, 0) end
+  if result.code ~= "run_conflict" then error(result, 0) end
+  if (asked.busy or "refuse") == "refuse" then
+    result.hint = result.hint .. "; or have this wait for its turn: --queue, or take its place: --supersede "
+      .. "(in the API: busy=queue, busy=supersede)"
+    error(result, 0)
+  end
   local waiting = self:enqueue(request, asked)
   if asked.busy == "supersede" then self:supersede(waiting.row.app, waiting.row.id) end
   return waiting
@@ -280,7 +303,9 @@ function Runs:get(id)
   local waiting = self.d.queue:find(id)
   local row = waiting and as_run(waiting) or self.d.store:get("SELECT * FROM run WHERE id = ?", id)
   if not row then
-    err.raise("run_not_found", ("there is no run '%s'"):format(id), "`ndctl runs list` shows them")
+    local app = self.d.store:get("SELECT 1 AS one FROM app WHERE name = ?", id)
+    err.raise("run_not_found", ("there is no run '%s'%s"):format(id, app and "; that is an app" or ""),
+      app and ("its runs: `ndctl runs list --app %s`"):format(id) or "`ndctl runs list` shows them")
   end
   return row
 end
@@ -341,8 +366,7 @@ end
 
 function Runs:describe(row)
   local app = self.d.apps:by_id(row.app) or { name = "", project = "", environment = "" } -- of a damaged row
-  local last = self.d.store:get(
-    "SELECT label FROM effect WHERE run = ? ORDER BY n DESC LIMIT 1", row.id)
+  local last = self:step_of(row.id)
   return {
     id = row.id, app = app.name, project = app.project, environment = app.environment,
     recipe = row.recipe, bundle = row.bundle, state = row.state, owner = row.owner,
