@@ -47,6 +47,7 @@ enum {
     OTHER_SPACE = 64 * 1024 * 1024, /* addresses for code and stack */
     OTHER_DATA = 1024 * 1024,       /* before the recipe has any: measured 0.5 MB */
     SLACK = 32,                     /* a 32nd of the memory for what lies between blocks */
+    PATIENCE = 10,                  /* nice: who computes without end holds up no daemon */
 };
 
 #ifdef LUAJIT_VERSION
@@ -102,7 +103,7 @@ static void on_cpu_limit(int signal_number)
 static int limit_all(const struct options *o)
 {
     /* The first process of a namespace gets no signal that it doesn't handle. */
-    if (signal(SIGXCPU, on_cpu_limit) == SIG_ERR ||
+    if (signal(SIGXCPU, on_cpu_limit) == SIG_ERR || setpriority(PRIO_PROCESS, 0, PATIENCE) < 0 ||
         limit(RLIMIT_CPU, (rlim_t)o->cpu, (rlim_t)o->cpu + 1) < 0 ||
         limit(RLIMIT_FSIZE, 0, 0) < 0 || limit(RLIMIT_CORE, 0, 0) < 0)
         return -1;

@@ -5,7 +5,8 @@
 --   cpu      60 s of one process     recipe_cpu         the kernel
 --   wall     10 s between effects    recipe_timeout     whoever holds the worker's socket
 --   effects  10,000                  too_many_effects   the same
---   log      1 MiB of lines          too_much_log       the same
+--   log      1 MiB of lines, each    too_much_log       the same
+--            and 128 bytes
 --
 -- `ndctl recipe run --sandbox` has the same with shares of its own.
 
@@ -33,6 +34,9 @@ local rows = {
   log = { "too_much_log", function(bytes) return ("the recipe logged more than %d KiB"):format(bytes >> 10) end,
     "let it log what a person would read" },
 }
+
+-- How much a line adds to what was logged: it is a row in the journal besides.
+function M.of_line(line) return #tostring(line) + 128 end
 
 -- The error of whoever wanted more than `share` of `what`.
 function M.over(what, share)

@@ -71,7 +71,7 @@ end
 -- Tells the lines of a frame; -> how many bytes were told by now.
 local function tell(frame, o, told)
   for _, line in ipairs(frame.logs or {}) do
-    told = told + #tostring(line)
+    told = told + budget.of_line(line)
     if told > o.log_bytes then give_up(budget.over("log", o.log_bytes)) end
     o.log(line)
   end

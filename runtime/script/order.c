@@ -387,7 +387,8 @@ static int order_next(lua_State *L)
         return 2;
     }
     forget(L, traversal);
-    return 0;
+    lua_pushnil(L);
+    return 1;
 }
 
 /* ---- table.sort ---- */

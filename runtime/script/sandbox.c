@@ -125,17 +125,25 @@ static int on_panic(lua_State *L)
 
 /* ---- replaced functions ---- */
 
-/* load(chunk, name, mode, env): text only, whatever the mode. Upvalue: the stock function. */
+/* load(chunk, name, mode, env): never binary chunks, whatever the mode. Upvalue: the stock
+ * function. */
 static int box_load(lua_State *L)
 {
     int with_env = lua_gettop(L) >= 4;
+    const char *mode = luaL_optstring(L, 3, "t");
 
+    if (!lua_isstring(L, 1))
+        luaL_checktype(L, 1, LUA_TFUNCTION);
+    luaL_optstring(L, 2, NULL);
     lua_settop(L, with_env ? 4 : 3);
-    lua_pushliteral(L, "t");
+    lua_pushstring(L, strchr(mode, 't') ? "t" : "");
     lua_replace(L, 3);
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_insert(L, 1);
-    lua_call(L, with_env ? 4 : 3, LUA_MULTRET);
+    /* Without the handler of whoever called us: what it makes of an error in the chunk is no text.
+     */
+    if (lua_pcall(L, with_env ? 4 : 3, LUA_MULTRET, 0) != LUA_OK)
+        return lua_error(L);
     return lua_gettop(L);
 }
 
@@ -147,17 +155,19 @@ static void refuse_field(lua_State *L, const char *field, const char *why)
     lua_pop(L, 1);
 }
 
-/* Upvalue: the stock function. */
+/* Whole, and not around the stock one, whose messages would name neither it nor the line. */
 static int box_setmetatable(lua_State *L)
 {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    luaL_argcheck(L, lua_isnil(L, 2) || lua_istable(L, 2), 2, "nil or table expected");
     lua_settop(L, 2);
+    if (luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL)
+        return luaL_error(L, "cannot change a protected metatable");
     if (lua_istable(L, 2)) {
         refuse_field(L, "__gc", "the garbage collector's timing is not part of a run");
         refuse_field(L, "__mode", "what a weak table holds depends on the garbage collector");
     }
-    lua_pushvalue(L, lua_upvalueindex(1));
-    lua_insert(L, 1);
-    lua_call(L, 2, 1);
+    lua_setmetatable(L, 1);
     return 1;
 }
 
@@ -190,13 +200,13 @@ static int box_randomseed(lua_State *L)
         lua_pushinteger(L, round);
 #endif
     }
-    lua_settop(L, 2);
-    if (lua_isnil(L, 2))
-        lua_settop(L, 1);
+    luaL_checkinteger(L, 1);
+    luaL_optinteger(L, 2, 0);
+    lua_settop(L, lua_isnoneornil(L, 2) ? 1 : 2);
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_insert(L, 1);
-    lua_call(L, lua_gettop(L) - 1, 0);
-    return 0;
+    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+    return lua_gettop(L);
 }
 
 /* ---- opening ---- */
@@ -320,9 +330,8 @@ static int open_libraries(lua_State *L)
     open_stock(L);
     remove_all(L, "string", string_out);
     wrap(L, "_G", "load", box_load, 0);
-    wrap(L, "_G", "setmetatable", box_setmetatable, 0);
-    lua_pushcfunction(L, box_collectgarbage);
-    lua_setglobal(L, "collectgarbage");
+    lua_register(L, "setmetatable", box_setmetatable);
+    lua_register(L, "collectgarbage", box_collectgarbage);
     return 0;
 }
 

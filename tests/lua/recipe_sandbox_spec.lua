@@ -5,6 +5,7 @@ local support = require "tests.lua.recipe_support"
 local value, failure, run = support.value, support.failure, support.run
 
 local it_compiles = engine.luajit and it or function() end
+local it_is_lua54 = engine.luajit and function() end or it
 
 describe("the Lua of a recipe", function()
   it("has no way outside", function()
@@ -62,6 +63,36 @@ describe("the Lua of a recipe", function()
     assert.matches("requires itself", failure("require 'a'", {
       files = { ["a.lua"] = "require 'a'" },
     }).message)
+  end)
+
+  it_is_lua54("is whole where it isn't kept from something", function() -- tests/lua/lua54_spec.lua has Lua's tests
+    for _, case in ipairs {
+      -- randomseed tells what it used, and takes it again
+      "local x, y = math.randomseed() local r = math.random(0) math.randomseed(x, y) return math.random(0) == r",
+      -- a mode is heeded
+      "local f, e = load('return 1', 'x', 'b') return not f and e:find 'attempt to load a text chunk' ~= nil",
+      -- what a reader raises comes back as it was raised
+      "local f, e = load(function() error 'no' end) return not f and type(e) == 'string' and e:find 'no' ~= nil",
+      "local t = {} local f, e = load(function() error(t) end) return not f and e == t",
+      -- messages name the function and the line
+      "return select(2, pcall(setmetatable, 1, {})):find(\"bad argument #1 to 'setmetatable'\", 1, true) ~= nil",
+      "return select(2, pcall(string.gsub, 's', 's', setmetatable)):find(\"'setmetatable'\", 1, true) ~= nil",
+      "local t = setmetatable({}, { __metatable = 1 }) local _, e = pcall(function() setmetatable(t, {}) end)"
+        .. " return e:find('^recipe.lua:%d+: cannot change a protected metatable') ~= nil",
+      "return select(2, pcall(load, {})):find(\"bad argument #1 to 'load'\", 1, true) ~= nil",
+      -- a coroutine that failed says so once more when it is closed
+      "local co = coroutine.create(error) coroutine.resume(co, 7) local ok, e = coroutine.close(co)"
+        .. " return ok == false and e == 7 and coroutine.close(co)",
+      "local main = coroutine.running() "
+        .. "local _, e = coroutine.wrap(function() return pcall(coroutine.close, main) end)() "
+        .. "return e:find 'normal' ~= nil",
+      -- the libraries are modules too
+      "return require 'string' == string and require 'math' == math and require 'coroutine' == coroutine",
+      -- the end of a traversal is a nil
+      "return select('#', next({ 1 }, 1)) == 1 and select('#', next({})) == 1",
+    } do
+      assert.is_true(value(case), case)
+    end
   end)
 
   it("refuses weak tables and finalizers", function()

@@ -57,10 +57,17 @@ local function check_function(fn, name)
   end
 end
 
+local function raise_failed(ok, ...)
+  if not ok then
+    error((...), 0)
+  end
+  return ...
+end
+
 -- The body runs in a protected call, so that its `<close>` variables can wait after an error.
 local function create(fn)
   return rawcreate(function(...)
-    return rawpcall(fn, ...)
+    return raise_failed(rawpcall(fn, ...))
   end)
 end
 
@@ -73,10 +80,7 @@ local function pump(task, shield, co, resumed, ...)
   if task then
     task.nested[task.depth], task.depth = nil, task.depth - 1
   end
-  if not resumed or rawstatus(co) ~= "dead" then
-    return left(task, shield, resumed, ...)
-  end
-  return left(task, shield, ...)
+  return left(task, shield, resumed, ...)
 end
 
 function M.unparked(co, ...)
@@ -98,13 +102,6 @@ local function resume(co, ...)
     task.nested[task.depth] = co
   end
   return pump(task, shield, co, rawresume(co, ...))
-end
-
-local function raise_failed(ok, ...)
-  if not ok then
-    error((...), 0)
-  end
-  return ...
 end
 
 M.coroutine = {}
@@ -152,8 +149,9 @@ end
 
 function M.coroutine.close(co)
   check_thread(co, "close")
-  if parked[co] or task_coroutines[co] then
-    error("cannot close a running coroutine", 2)
+  local status = parked[co] and "normal" or rawstatus(co)
+  if task_coroutines[co] or status == "normal" then
+    error("cannot close a " .. status .. " coroutine", 2)
   end
   return rawclose(co)
 end

@@ -182,6 +182,9 @@ local function open_globals()
   }) do
     _G[name] = value
   end
+  for _, name in ipairs({ "coroutine", "math", "string", "table", "utf8" }) do
+    loaded[name] = _G[name]
+  end
   function time.now()
     return stubs.call("time.now") / 1000
   end

@@ -28,6 +28,7 @@ local M = {}
 local PARK = setmetatable({}, { __name = "park" }) -- what a coroutine yields when its task parks
 
 local LOG_LINE, LOG_BURST = 16 * 1024, 512 * 1024 -- bytes
+local LOG_ROW = 128 -- bytes that a line counts for besides: the daemon keeps each as a row
 local BURST, ARGUMENTS = 3 * 1024 * 1024, 1024 * 1024 -- bytes of one frame's effects; of one
 
 local host            -- see runtime/script/recipe.h
@@ -64,11 +65,11 @@ function M.log(text)
   if #text > LOG_LINE then
     text = text:sub(1, LOG_LINE) .. "…"
   end
-  if log_bytes + #text > LOG_BURST then
+  if log_bytes + #text + LOG_ROW > LOG_BURST then
     logs_left_out = logs_left_out + 1
     return
   end
-  log_bytes = log_bytes + #text
+  log_bytes = log_bytes + #text + LOG_ROW
   logs[#logs + 1] = host.encode(text)
 end
 

@@ -23,6 +23,7 @@ local tasks = require "nd.tasks"
 local recipe_worker = require "nd.service.recipe_worker"
 
 local DEATHS = 3             -- of the worker without a new journal row: the run is stuck
+local LOOK_MS = 1000         -- how often a worker that waits for answers is looked at
 local ASLEEP_MS = 60000      -- a run that sleeps longer gives up its process
 local RESULT_BYTES = 64 * 1024
 local AWAY_MS = 10 * 60 * 1000 -- how long cleaning up waits for a Docker that is away
@@ -135,13 +136,14 @@ end
 -- The worker's next message; nil when it died. Kills one that computes for too long.
 function Run:receive()
   while true do
-    local ok, message = pcall(self.worker.recv, self.worker, 1000)
+    local left = self.busy_since and math.max(1, self.busy_since + budget.wall_ms - clock.monotonic())
+    local ok, message = pcall(self.worker.recv, self.worker, left or LOOK_MS)
     if ok then return message end
     if message.code ~= "timeout" then
       if message.code == "cancelled" then error(message, 0) end
       return nil, message
     end
-    if self.busy_since and clock.monotonic() - self.busy_since > budget.wall_ms then
+    if self.busy_since and clock.monotonic() - self.busy_since >= budget.wall_ms then
       return nil, budget.over("wall", budget.wall_ms)
     end
   end
@@ -188,7 +190,7 @@ end
 -- A line that the recipe logged: an event, shown once, so not again in a replay. Returns an error once
 -- there were too many.
 function Run:log(line)
-  self.log_bytes = self.log_bytes + #tostring(line)
+  self.log_bytes = self.log_bytes + budget.of_line(line)
   if self.log_bytes > budget.log_bytes then return budget.over("log", budget.log_bytes) end
   self.logged = (self.logged or 0) + 1
   if self.logged <= (self.log_seen or 0) then return end

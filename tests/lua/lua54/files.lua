@@ -1,0 +1,48 @@
+-- files.lua - the files of lua-5.4.4-tests: `not_here` says why one is left out whole; {from, to, why} are
+-- lines of it that are left out. `module`: others require it.
+
+local DEBUG, IO, GC = "debug", "io, os", "weak tables, finalizers"
+local BINARY = "bytecode: string.dump, load of binary chunks"
+
+return {
+  ["all.lua"] = { not_here = "starts the others: io, os, dofile" },
+  ["api.lua"] = { not_here = "the C API, by a library that only Lua's own test build has" },
+  ["attrib.lua"] = { { 1, 388, "package, io, C libraries" } },
+  ["big.lua"] = { not_here = "leaves at once in portable mode: strings of more than 2 GB" },
+  ["bitwise.lua"] = { { 87, 400, "package.preload, for a bit32 in Lua" } },
+  ["bwcoercion.lua"] = { module = true },
+  ["calls.lua"] = { { 299, 299, DEBUG }, { 315, 336, BINARY }, { 346, 356, BINARY }, { 374, 395, BINARY },
+    { 412, 418, BINARY }, { 437, 490, BINARY } },
+  ["closure.lua"] = { { 28, 32, GC }, { 33, 42, GC }, { 230, 268, DEBUG } },
+  ["code.lua"] = { not_here = "opcodes, by a library that only Lua's own test build has" },
+  ["constructs.lua"] = { { 279, 279, DEBUG } },
+  ["coroutine.lua"] = { { 226, 226, DEBUG }, { 234, 234, DEBUG }, { 335, 352, DEBUG }, { 356, 357, DEBUG },
+    { 395, 413, GC }, { 937, 944, DEBUG } },
+  ["cstack.lua"] = {},
+  ["db.lua"] = { not_here = "debug" },
+  ["errors.lua"] = { { 203, 203, IO }, { 211, 218, DEBUG }, { 221, 221, IO }, { 224, 224, IO }, { 226, 226, IO },
+    { 229, 229, IO }, { 250, 251, IO }, { 253, 266, BINARY },
+    { 310, 310, "modes of the garbage collector" }, { 316, 316, IO }, { 549, 549, DEBUG } },
+  ["events.lua"] = { { 196, 196, IO }, { 435, 463, DEBUG } },
+  ["files.lua"] = { not_here = "io, os" },
+  ["gc.lua"] = { not_here = "the garbage collector: finalizers, weak tables, its modes and counts" },
+  ["gengc.lua"] = { not_here = "the garbage collector: its modes" },
+  ["goto.lua"] = { { 186, 218, DEBUG } },
+  ["heavy.lua"] = { not_here = "gigabytes of memory" },
+  ["literals.lua"] = { { 33, 47, DEBUG }, { 230, 231, "addresses: %p" }, { 247, 247, DEBUG }, { 250, 254, DEBUG } },
+  ["locals.lua"] = { { 73, 80, DEBUG }, { 82, 82, DEBUG }, { 165, 165, DEBUG }, { 260, 260, DEBUG },
+    { 407, 407, DEBUG }, { 413, 413, DEBUG }, { 422, 422, DEBUG }, { 430, 430, DEBUG },
+    { 461, 462, DEBUG }, { 469, 471, DEBUG }, { 740, 764, DEBUG } },
+  ["main.lua"] = { not_here = "the stand-alone interpreter: os, io" },
+  ["math.lua"] = {},
+  ["nextvar.lua"] = { { 250, 250, "a key that isn't there: `next` goes on after its place in the order" },
+    { 273, 283, "package" }, { 344, 344, IO }, { 351, 351, "counts what was left out" } },
+  ["pm.lua"] = { { 417, 417, "addresses: %p" } },
+  ["sort.lua"] = { { 201, 209, "invalid order functions: the merge sort ends with any" } },
+  ["strings.lua"] = { { 157, 193, "addresses: %p" }, { 374, 374, "addresses: %p" } },
+  ["tpack.lua"] = {},
+  ["tracegc.lua"] = { not_here = "finalizers; the others get one that does nothing" },
+  ["utf8.lua"] = {},
+  ["vararg.lua"] = {},
+  ["verybig.lua"] = { not_here = "leaves at once in portable mode: io" },
+}
