@@ -3,6 +3,8 @@
 
 local duration = require "nd.duration"
 
+local SLACK_MS = 10 * 60 * 1000
+
 local function wait(ctx, handle, health, settle)
   local release = ctx.d.releases:get(ctx.app, handle.release)
   return ctx.d.health:wait(ctx, release, health, settle or 0, handle.grown and ctx.d.scale:grown(release))
@@ -37,6 +39,7 @@ return {
     label = function(release, ms, limits)
       return ("watch release %d for %s%s"):format(release.release, duration.text(ms), limits_of(limits or {}))
     end,
+    deadline = function(_, _, ms) return ms + SLACK_MS end,
     act = function(ctx, handle, ms, limits)
       return ctx.d.gate:watch(ctx, ctx.d.releases:get(ctx.app, handle.release), ms, limits or {})
     end,
