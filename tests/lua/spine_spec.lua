@@ -688,4 +688,29 @@ describe("when two meet:", function()
     d.store.commit = nil
     assert.same({}, require "fs".list(d.options.run_dir .. "/secrets"))
   end)
+
+  it("an instance that a crash left half-started is replaced, not taken for one that is there", function()
+    local app, release = w:app("shop", 1)
+    local name = require "nd.service.container".name(d, app, release.number, "web", 2)
+    d.store:commit { { [[INSERT INTO instance (release, process, position, name, address, state)
+      VALUES (?, 'web', 2, ?, '10.0.1.2', 'starting')]], release.id, name } }
+    d.images = { of = function() return { Config = { Cmd = { "/app" } } } end }
+    function d.network.container_address() return "10.0.1.3" end
+    d.instances:grow(app, release, { web = 2 }, "r/1")
+    assert.equal(1, w:count("start id-" .. name))
+  end)
+
+  it("a run that is done is recorded as that, also where the database first refuses it", function()
+    local run = require "nd.service.run".new(d, { id = "r", app = w:app("shop").id, recipe = "r", state = "running" })
+    local commit, times = d.store.commit, 0
+    d.runs.forget_old = require "nd.service.runs".forget_old
+    function d.store.commit(store, statements)
+      if #statements == 0 or times == 1 then return commit(store, statements) end
+      times = times + 1
+      error(task.error { code = "db_io", message = "the disk fails" }, 0)
+    end
+    run:finish("done")
+    assert.equal(1, times)
+    assert.equal("done", run.row.state)
+  end)
 end)

@@ -21,6 +21,7 @@ M["app.grow"] = {
     if not process then return ctx.d.scale:fill(ctx, release_of(ctx, handle), count) end
     return ctx.d.scale:grow(ctx, release_of(ctx, handle), process, count)
   end,
+  observe = function(ctx, handle, process) return ctx.d.scale:grew(ctx, release_of(ctx, handle), process) end,
   clean = function(ctx, handle) ctx.d.instances:shrink(release_of(ctx, handle)) end,
   undo = function(_, result)
     if #result.instances == 0 or not result.process then return nil end

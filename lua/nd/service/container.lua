@@ -73,6 +73,13 @@ local function mounts(d, name, config)
   return list
 end
 
+-- One that has run was started, whatever became of it since; one that Docker began to start and didn't bring
+-- up was not. `found`: what inspect says, or nil.
+function M.was_started(found)
+  local state = found and found.State
+  return state and (state.Running or state.StartedAt:sub(1, 4) ~= "0001" and state.Error == "")
+end
+
 -- What still runs of a container: its processes, and its shim.
 local function strays_of(id)
   local strays = {}

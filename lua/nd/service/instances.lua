@@ -108,13 +108,34 @@ function Instances:start(app, release, rows, key, image, net, state)
   end)
 end
 
+-- After a crash: whether the containers of these rows were started, all of them, by the effect with this key;
+-- then they are `running`, or of another state that is said.
+function Instances:were_started(rows, key, state)
+  local d, statements = self.d, {}
+  for i, row in ipairs(rows) do
+    local found = d.docker:inspect(row.name)
+    if not container.was_started(found) or found.Config.Labels["nextdeploy.key"] ~= key then return false end
+    statements[i] = { "UPDATE instance SET container = ?, state = ?, started_at = coalesce(started_at, ?) WHERE id = ?",
+      found.Id, found.State.Running and (state or "running") or "exited", clock.now(), row.id }
+  end
+  if #rows > 0 then d.store:post(statements) end
+  return #rows > 0
+end
+
 -- Removes what `grow` has started and nobody gave traffic to.
 function Instances:shrink(release)
+  local rows = self:growing(release)
+  if #rows == 0 then return end
+  self:remove(release, 0, rows)
+  self.d.store:commit {} -- whoever looks now finds them gone
+end
+
+function Instances:growing(release)
   local rows = {}
   for _, row in ipairs(self.d.releases:instances(release)) do
     if row.state == "starting" or row.state == "waiting" then rows[#rows + 1] = row end
   end
-  if #rows > 0 then self:remove(release, 0, rows) end
+  return rows
 end
 
 -- Starts what a release lacks to so many instances of its processes ({[name] = count}); they are

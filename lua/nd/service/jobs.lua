@@ -88,12 +88,6 @@ end
 
 -- ---- its container ----
 
--- One that Docker began to start and didn't bring up was not started.
-local function was_started(found)
-  local state = found and found.State
-  return state and (state.Running or state.StartedAt:sub(1, 4) ~= "0001" and state.Error == "")
-end
-
 function Jobs:start(job, settings)
   local d = self.d
   local app = d.apps:by_id(job.app)
@@ -198,7 +192,7 @@ function Jobs:drive(job, settings, on_line)
   end
   local listener
   local ok, code = pcall(function()
-    local started = job.state == "running" or was_started(self.d.docker:inspect(job.name))
+    local started = job.state == "running" or container.was_started(self.d.docker:inspect(job.name))
     if not started then self:start(job, settings()) end
     if on_line then listener = task.spawn("job output", function() self:listen(job, on_line) end) end
     return self:wait_container(self:get(job.id))
@@ -233,7 +227,7 @@ function Jobs:abort(job, why)
   if job.ended_at then return job.gone_at or self:remove(job) end
   pcall(self.d.docker.stop, self.d.docker, job.name, GRACE_MS // 1000)
   local found = self.d.docker:inspect(job.name)
-  local code = was_started(found) and found.State.ExitCode or nil
+  local code = container.was_started(found) and found.State.ExitCode or nil
   self:finish(job, code, { code = "cancelled", message = why })
 end
 

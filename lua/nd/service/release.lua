@@ -209,28 +209,13 @@ function Releases:start(ctx, image, options)
   return self:handle(app, release)
 end
 
--- A container that has run was started, whatever became of it since; one that Docker began to start
--- and didn't bring up was not.
-local function was_started(found)
-  local state = found and found.State
-  return state and (state.Running or state.StartedAt:sub(1, 4) ~= "0001" and state.Error == "")
-end
-
 -- After a crash: the handle, if every container of this effect was started; else nil.
 function Releases:started(ctx)
   local d = self.d
   local release = d.store:get("SELECT * FROM release WHERE key = ? AND state <> 'gone'", ctx.key)
   if not release then return nil end
   local rows = self:instances(release_config.check(release))
-  if #rows == 0 then return nil end
-  for _, row in ipairs(rows) do
-    local found = d.docker:inspect(row.name)
-    if not was_started(found) then return nil end
-    d.store:post { {
-      "UPDATE instance SET container = ?, state = ?, started_at = coalesce(started_at, ?) WHERE id = ?",
-      found.Id, found.State.Running and "running" or "exited", clock.now(), row.id } }
-  end
-  return self:handle(ctx.app, release)
+  return d.instances:were_started(rows, ctx.key) and self:handle(ctx.app, release) or nil
 end
 
 function Releases:mark_healthy(release)

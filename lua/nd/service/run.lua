@@ -31,6 +31,7 @@ local RETRY_MS = 1000          -- between tries to record how it ended, while th
 local FAILING_MS = 3000        -- ... and how long it tries what fails otherwise
 -- Ends of a worker that say nothing of its recipe: it is started again.
 local passing = { worker_died = true, worker_protocol = true }
+local refusals = { db_full = true, db_io = true, db_locked = true, db_open = true }
 local away = { docker_unreachable = true, docker_timeout = true, docker_protocol = true, docker_error = true }
 
 local Run = {}
@@ -420,13 +421,13 @@ function Run:undo_one(e)
   local label = e.undo.label or ("undo " .. e.label)
   self:fault(e, "undoing")
   local problem = self:insist(def.act, self:context(e), table.unpack(e.undo.args))
-  e.undone = 1
   self:fault(e, "undone")
-  self.d.store:commit {
+  self:record {
     { "UPDATE effect SET undone = 1 WHERE run = ? AND n = ?", self.row.id, e.n },
     self:event("run.undo", { n = e.n, label = label, ok = not problem,
       error = problem and problem.message }),
   }
+  e.undone = 1
   if problem then
     log.error(("run %s: %s failed: %s"):format(self.row.id, label, problem.message))
     self.undo_failed = problem
@@ -456,11 +457,21 @@ end
 
 -- ---- the whole ----
 
+-- What has to be known is recorded as soon as the database takes it.
+function Run:record(statements)
+  while true do
+    local ok, e = pcall(self.d.store.commit, self.d.store, statements)
+    if ok then return end
+    if self.d.stopping or not refusals[e.code] then error(e, 0) end
+    log.error(("run %s: %s"):format(self.row.id, e.message))
+    task.sleep(RETRY_MS)
+  end
+end
+
 function Run:set_state(state, more)
   self.row.state = state
   local statements = { { "UPDATE run SET state = ? WHERE id = ?", state, self.row.id } }
-  table.move(more or {}, 1, #(more or {}), 2, statements)
-  self.d.store:commit(statements)
+  self:record(table.move(more or {}, 1, #(more or {}), 2, statements))
 end
 
 function Run:roll_back(reason)

@@ -47,12 +47,25 @@ function Scale:check_live(app, release)
 end
 
 -- The release with its new instances, which have no traffic yet.
-local function grow(self, ctx, release, counts)
+local function grown(self, ctx, release, rows)
   local handle = self.d.releases:handle(ctx.app, release)
   handle.instances, handle.grown = json.array {}, true
-  for i, row in ipairs(self.d.instances:grow(ctx.app, release, counts, ctx.key)) do
+  for i, row in ipairs(rows) do
     handle.instances[i] = { name = row.name, address = row.address, process = row.process, index = row.position }
   end
+  return handle
+end
+
+local function grow(self, ctx, release, counts)
+  return grown(self, ctx, release, self.d.instances:grow(ctx.app, release, counts, ctx.key))
+end
+
+-- After a crash: what `grow` or `fill` would have returned, if all was started; else nil.
+function Scale:grew(ctx, release, name)
+  local rows = self.d.instances:growing(release)
+  if not self.d.instances:were_started(rows, ctx.key, "waiting") then return nil end
+  local handle = grown(self, ctx, release, rows)
+  if name then handle.process, handle.before = name, Process.of(release_config.of(release), name).replicas end
   return handle
 end
 
