@@ -14,10 +14,18 @@ local err = require "nd.error"
 
 local M = {}
 
--- Outside of comments.
+local PLACES, LINE = 100, 200 -- so many are looked at, so far back: whatever the text, that is soon done
+
+-- On a line, and not behind the dashes of a comment there.
 function M.of(source)
-  local code = ("\n" .. source):gsub("%-%-%[(=*)%[.-%]%1%]", ""):gsub("%-%-[^\n]*", "")
-  return code:find "[%s{,;]engine%s*=%s*[\"']luajit[\"']" and "luajit" or "lua"
+  local at = 0
+  for _ = 1, PLACES do
+    at = source:find("luajit", at + 1, true)
+    if not at then break end
+    local line = source:sub(math.max(1, at - LINE), at + #"luajit"):match "[^\n]*$"
+    if line:find "%f[%w_]engine%s*=%s*[\"']luajit[\"']$" and not line:find("--", 1, true) then return "luajit" end
+  end
+  return "lua"
 end
 
 function M.start(source, options, frame)

@@ -369,6 +369,7 @@ enum nd_worker_exit nd_recipe_run(int fd, size_t memory)
         report_broken(L, &run);
         status = ND_WORKER_BROKEN;
     }
+    run.box.L = NULL;
     lua_close(L);
     nd_buf_fini(&run.frame);
     return status;

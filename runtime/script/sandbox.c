@@ -49,7 +49,7 @@ static void has_freed(struct nd_sandbox *box)
 {
     unsigned level = box->level;
 
-    while (level && box->used < level_begins(box, level) - (box->limit >> (level + 1)))
+    while (box->L && level && box->used < level_begins(box, level) - (box->limit >> (level + 1)))
         level--;
     if (level != box->level)
         set_level(box, level);

@@ -15,8 +15,8 @@
  * The same for LuaJIT (luajit_compat.h), which is made to collect before it comes to the limit: it
  * never collects and retries. It compiles, and what is compiled gives what the interpreter gives:
  * `fold`, by which a^2 and a^b round differently, is off, and so is `sink`, by which objects are
- * made in another order; min, max and ceil are lua/nd/recipe/luajit.lua's. A number too large for
- * its literal (1LL) is a key without an order.
+ * made in another order; min, max and ceil are lua/nd/recipe/luajit.lua's. Of tables whose
+ * keys are its 64-bit numbers (1LL) `pairs` gives an error, for they have no order.
  *
  * What it does not do: time. A loop without end is ended from outside, by RLIMIT_CPU or a kill.
  * One thing remains that may differ between processes: the length `#t` of a table with holes, from
@@ -42,7 +42,7 @@ struct nd_sandbox {
     size_t used;      /* bytes */
     uint64_t created; /* objects so far: see struct nd_order_head */
     bool collecting;  /* a request over the limit was refused once, for Lua to collect */
-    lua_State *L;     /* LuaJIT: whose collector is to hurry; NULL until it is open */
+    lua_State *L;     /* LuaJIT: whose collector is to hurry; NULL before and after */
     unsigned level;   /* LuaJIT: how much it hurries */
     void (*out_of_memory)(struct nd_sandbox *box); /* set before nd_sandbox_open */
 };

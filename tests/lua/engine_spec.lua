@@ -1,5 +1,6 @@
 -- engine = "luajit": how a recipe's text is read for it, what runs it then, and what else may happen.
 
+local clock = require "clock"
 local fs = require "fs"
 local json = require "json"
 local engine = require "nd.engine"
@@ -27,8 +28,8 @@ describe("a recipe's engine", function()
       ["return recipe { run = print }"] = "lua",
       ['return recipe { engine = "lua", run = print }'] = "lua",
       ['-- engine = "luajit"\nreturn recipe { run = print }'] = "lua",
-      ['--[[\n engine = "luajit"\n]]\nreturn recipe { run = print }'] = "lua",
-      ['--[==[ ]] engine = "luajit" ]==] return recipe { engine = "luajit" }'] = "luajit",
+      ['-- luajit is fast\nreturn recipe {\n  engine = "luajit", -- luajit\n}'] = "luajit",
+      ['return recipe { doc = "no luajit", run = print }'] = "lua",
       ['local my_engine = "luajit" return recipe { run = print }'] = "lua",
     } do
       assert.equal(wanted, engine.of(text), text)
@@ -46,10 +47,23 @@ describe("a recipe's engine", function()
     assert.matches('not "luajti" (did you mean "luajit"?)', message, 1, true)
   end)
 
+  it("is soon read from any text", function()
+    for _, text in ipairs { "luajit", "engine ", "engine=", "--[[", "--[==[luajit]=]", "engine = 'luajit\n", "\n" } do
+      local began = clock.monotonic()
+      assert.equal("lua", engine.of(text:rep(1000000 // #text)))
+      assert.is_true(clock.monotonic() - began < 500, text)
+    end
+  end)
+
   it("that only running the recipe would tell is refused", function()
     local code, message = start 'return recipe { engine = "lua" .. "jit", run = print }'
     assert.equal("bad_recipe", code)
     assert.matches('let recipe.lua have the line engine = "luajit"', message, 1, true)
+    if is_there then
+      code, message = start '--[[\n engine = "luajit"\n]] return recipe { run = print }'
+      assert.equal("bad_recipe", code)
+      assert.matches("the recipe's engine is lua, but its text reads as if it were luajit", message, 1, true)
+    end
   end)
 
   it("that was not built is an error that says what to do", function()

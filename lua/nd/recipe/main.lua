@@ -143,7 +143,7 @@ local function declare_recipe(fields)
   end
   if wanted ~= (start.engine or wanted) then
     bad_recipe("the recipe's engine is %s, but its text reads as if it were %s; let recipe.lua have the line"
-      .. " engine = \"%s\", and no other that looks like it", wanted, start.engine, wanted)
+      .. " engine = \"%s\", and no other like it", wanted, start.engine, wanted)
   end
   if fields.gap ~= nil and type(fields.gap) ~= "string" then
     bad_recipe("gap says in words why nothing serves for a while, and is a %s", type(fields.gap))
