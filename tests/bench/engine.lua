@@ -115,6 +115,9 @@ local function measure(engine, results)
   for _ = 1, STARTS do run(engine, "uuid()", function(w) table.insert(results.start_cpu, cpu(w)) end) end
   table.insert(results.start, (clock.monotonic() - began) / STARTS)
   run(engine, "uuid()", function(w) table.insert(results.memory, resident(w)) end)
+  run(engine, "local t = {} for i = 1, 1e5 do t[i] = { id = i, name = 'n' .. i } end uuid() return #t", function(w)
+    table.insert(results.full, resident(w))
+  end)
   local first
   run(engine, ("for _ = 1, %d do uuid() end"):format(EFFECTS), function(w, n)
     if n == 1 then first = { clock.monotonic(), cpu(w) } end
@@ -133,7 +136,7 @@ local function measure(engine, results)
 end
 
 local function new_results()
-  local results = { values = {}, start = {}, start_cpu = {}, memory = {}, trip = {}, trip_cpu = {} }
+  local results = { values = {}, start = {}, start_cpu = {}, memory = {}, full = {}, trip = {}, trip_cpu = {} }
   for _, kind in ipairs(kinds) do results[kind[1]] = {} end
   return results
 end
@@ -152,6 +155,7 @@ it("engine", function()
   row("a run of one effect, from start to end", "start", "ms")
   row("... of it computed", "start_cpu", "ms")
   row("memory, waiting for an answer (PSS)", "memory", "MiB")
+  row("... and holding 100,000 small tables", "full", "MiB")
   row("an effect there and back, without its act", "trip", "us")
   row("... of it computed by the worker", "trip_cpu", "us")
   local least = math.huge
