@@ -64,7 +64,8 @@ local function show(ctx)
   }, "  "))
   local effects = present(run.effects) or {}
   if #effects > 0 then
-    out.print("")
+    local before = present(run.effects_before) or 0
+    out.print(before > 0 and ("\n  %s before these:"):format(text.plural(before, "effect")) or "")
     out.print(tables.render({
       { "N", "n", right = true },
       { "STEP", function(effect) return present(effect.label) or effect.name end },

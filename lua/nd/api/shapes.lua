@@ -304,7 +304,8 @@ local answers = {
     state = run_state, owner = text, started_at = time, ended_at = time, wake_at = time,
     deadline = doc(time, "When it has to have ended."),
     step = doc(text, "The last thing it asked for."), error = ref "RunError",
-    params = { type = "object" }, result = any, effects = list(ref "Effect"),
+    params = { type = "object" }, result = any, effects = doc(list(ref "Effect"), "The last 1,000."),
+    effects_before = doc(integer, "So many came before these."),
   }, { "id", "app", "recipe", "state", "owner", "started_at", "params" }),
 
   Job = object({

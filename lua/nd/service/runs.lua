@@ -13,6 +13,7 @@ local Request = require "nd.service.request"
 local recipe_worker = require "nd.service.recipe_worker"
 local Run = require "nd.service.run"
 
+local SHOWN = 1000                        -- effects of a run that are shown
 local KEEP_RUNS = 500                     -- of each app, however old
 local DEADLINE_MS = 7 * 24 * 3600 * 1000  -- of a run whose request and recipe say none
 local LOOK_MS = 60000                     -- between looks at the clock, which somebody may set
@@ -386,10 +387,13 @@ local function effect_state(e)
   return failure and failure.code == "cancelled" and "cancelled" or "answered"
 end
 
+-- The run with its last effects: all of 10,000 would hold the loop for 0.1 s.
 function Runs:show(id)
   local run = self:describe(self:get(id))
-  run.effects = json.array {}
-  for i, e in ipairs(self.d.store:all("SELECT * FROM effect WHERE run = ? ORDER BY n", id)) do
+  local rows = self.d.store:all([[SELECT * FROM (SELECT * FROM effect WHERE run = ? ORDER BY n DESC LIMIT ?)
+    ORDER BY n]], id, SHOWN)
+  run.effects, run.effects_before = json.array {}, rows[1] and rows[1].n - 1 or 0
+  for i, e in ipairs(rows) do
     run.effects[i] = {
       n = e.n, name = e.name, version = e.version, args = decoded(e.args) or json.array {}, label = e.label,
       state = effect_state(e), at = e.at, task = e.task, asked_at = clock.format(e.asked_at),
