@@ -64,6 +64,7 @@ local function doctor(c)
     or "this database belongs to this machine", "nothing unknown is removed here")
   local live = 0
   for _ in pairs(d.runs.live) do live = live + 1 end
+  for _ in pairs(d.runs.asleep) do live = live + 1 end
   return { checks = list, unknown = unknown, live_runs = live, database_bytes = d.store:size(),
     instance = d.store.instance, version = d.version }
 end

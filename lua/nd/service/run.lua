@@ -554,7 +554,7 @@ function Run:drive(w, stuck)
   elseif stuck then
     return self:give_up(stuck)
   elseif self.row.state == "sleeping" then
-    self:sleep_until(self.row.wake_at)
+    if self:sleep_until(self.row.wake_at) then return end
   end
   while true do
     local how, value = self:once(w)
@@ -571,7 +571,7 @@ function Run:drive(w, stuck)
       self:interrupt()
       return self:continue_as(value)
     elseif how == "asleep" then
-      self:sleep_until(value)
+      if self:sleep_until(value) then return end
     elseif how == "failed" or self:died(value) then
       local reason = how == "failed" and err.from(value) or self:stuck(value)
       if reason.code == "internal" then reason.code = "recipe_failed" end
@@ -619,6 +619,8 @@ local function is_approved(self)
     AND effect.n = approval.n WHERE approval.run = ? AND answered IS NULL]], self.row.id)
 end
 
+-- Returns true where the run is its row alone from now on, until runs.lua rouses it; one that was roused
+-- before its time waits here, for whoever wants something of it.
 function Run:sleep_until(wake)
   local order = self.order
   self:set_state("sleeping", { { "UPDATE run SET wake_at = ? WHERE id = ?", wake, self.row.id } })
@@ -626,7 +628,12 @@ function Run:sleep_until(wake)
   self:interrupt()
   self.resting = false
   local answered = self.order > order -- while it lay down
-  if not answered and not is_approved(self) then self.approved:wait(math.max(0, wake - clock.now())) end
+  local left = wake - clock.now()
+  if not answered and left > 0 and not is_approved(self) then
+    if not self.roused then return self.d.runs:lay_down(self.row.id, wake, self.row.deadline) end
+    self.approved:wait(left)
+  end
+  self.roused = nil
   self:set_state("running")
 end
 
@@ -693,6 +700,7 @@ function Run:go(w, stuck)
     end
     self.d.runs.live[self.row.id] = nil
     self.ended:notify()
+    if self.d.runs.asleep[self.row.id] then return end
     self.d.queue:next(self.row.app)
     self.d.gc:nudge()
   end)

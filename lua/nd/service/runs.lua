@@ -23,7 +23,9 @@ local Runs = {}
 Runs.__index = Runs
 
 function Runs.new(d)
-  return setmetatable({ d = d, live = {}, asking = tasks.lock(), begun = task.signal() }, Runs)
+  return setmetatable({ d = d, live = {}, asking = tasks.lock(), rousing = tasks.lock(), begun = task.signal(),
+    asleep = {}, -- [run.id] = when it is to be roused; it is a row, and not in `live`
+  }, Runs)
 end
 
 -- Short, sorts by time: seconds since 2020 and randomness, in base 32 without look-alikes.
@@ -158,6 +160,9 @@ function Runs:supersede(app, by)
   for _, row in ipairs(self.d.queue:list("WHERE app = ? AND id <> ?", { app, by })) do
     pcall(self.d.queue.drop, self.d.queue, row, "cancelled", "superseded by the run " .. by)
   end
+  for _, row in ipairs(self.d.store:all("SELECT * FROM run WHERE app = ? AND state = 'sleeping'", app)) do
+    self:rouse(row.id)
+  end
   for _, run in pairs(self.live) do
     if run.row.app == app then pcall(run.cancel, run, ("the run %s, which supersedes it"):format(by)) end
   end
@@ -207,10 +212,25 @@ function Runs:begin(run, w)
   return run
 end
 
--- Ends runs at their deadlines. One task for all, so that a run which sleeps costs a row.
-function Runs:keep_deadlines()
+-- A run sleeps, until then at most.
+function Runs:lay_down(id, wake, deadline)
+  self.asleep[id] = math.min(wake, deadline or wake)
+  self.begun:notify()
+  return true
+end
+
+-- Rouses those that are due, and ends runs at their deadlines. One task for all, so that a run which
+-- sleeps costs a row.
+function Runs:keep_time()
   while not self.d.stopping do
-    local now, wait = clock.now(), LOOK_MS
+    local now, wait, due = clock.now(), LOOK_MS, {}
+    for id, at in pairs(self.asleep) do
+      if at <= now then due[#due + 1] = id else wait = math.min(wait, at - now) end
+    end
+    for _, id in ipairs(due) do
+      local ok, e = pcall(self.rouse, self, id)
+      if not ok then log.error(("the run %s can't be roused: %s"):format(id, tostring(e))) end
+    end
     for _, run in pairs(self.live) do
       local left = (run.row.deadline or math.huge) - now
       if left <= 0 then
@@ -272,8 +292,10 @@ local function bury(self, row)
   }
 end
 
-local function resume(self, row)
+-- `roused`: it slept, and its time is up or somebody wants something of it.
+local function resume(self, row, roused)
   local run = Run.new(self.d, row)
+  run.roused = roused
   self.live[row.id] = run
   run:load()
   local suspect = row.state == "running" and not self.orderly
@@ -281,7 +303,7 @@ local function resume(self, row)
     and err.new("stuck", "the run made no progress over three restarts of the daemon")
   if run.damage then
     log.error(run.damage.message)
-  else
+  elseif not roused then
     log.info(("run %s of %s goes on"):format(row.id, run.app.name))
   end
   local hopeless = run.damage or stuck
@@ -290,8 +312,27 @@ end
 
 -- At start: all that goes on, and the deadlines of all that will.
 function Runs:resume(interrupted)
-  for _, row in ipairs(interrupted) do (row.damaged and bury or resume)(self, row) end
-  task.spawn("deadlines", self.keep_deadlines, self)
+  for _, row in ipairs(interrupted) do
+    if row.damaged then
+      bury(self, row)
+    elseif row.state == "sleeping" then
+      self:lay_down(row.id, row.wake_at or 0, row.deadline)
+    else
+      resume(self, row)
+    end
+  end
+  task.spawn("keep time", self.keep_time, self)
+end
+
+-- The run, where it hasn't ended: one that sleeps goes on, and is driven again.
+function Runs:rouse(id)
+  local _ <close> = self.rousing:hold(id)
+  if not self.asleep[id] or self.d.stopping then return self.live[id] end
+  local row = self.d.store:get("SELECT * FROM run WHERE id = ?", id)
+  if row then (row.damaged and bury or resume)(self, row, true) end
+  self.asleep[id] = nil
+  task.yield() -- it is on its way
+  return self.live[id]
 end
 
 -- What waits for its turn, as a run.
@@ -313,7 +354,7 @@ end
 
 function Runs:cancel(id, who)
   local row = self:get(id)
-  local run = self.live[id]
+  local run = self:rouse(id)
   if row.state == "queued" then
     self.d.queue:drop(self.d.queue:find(id), "cancelled", "cancelled by " .. who)
     return { row = row }
@@ -326,13 +367,14 @@ function Runs:cancel(id, who)
 end
 
 function Runs:approve(id, who)
-  local row, run = self:get(id), self.live[id]
+  local row, run = self:get(id), self:rouse(id)
   if not run then
     err.raise(row.state == "queued" and "not_waiting" or "run_ended", row.state == "queued"
       and ("the run %s waits for its turn"):format(id) or ("the run %s has ended: %s"):format(id, row.state),
       "`ndctl runs show " .. id .. "`")
   end
   run:approve(who)
+  self:rouse(id) -- where it lay down meanwhile
   return run
 end
 
