@@ -713,4 +713,15 @@ describe("when two meet:", function()
     assert.equal(1, times)
     assert.equal("done", run.row.state)
   end)
+
+  it("a connection that breaks doesn't leave what is live without a restart policy", function()
+    local _, release = w:app("shop", 1)
+    local broken = 0
+    w:before("update", function()
+      broken = broken + 1
+      if broken == 1 then error(task.error { code = "docker_unreachable", message = "broken pipe" }, 0) end
+    end)
+    d.instances:set_restart(release, "unless-stopped")
+    assert.equal(2, broken)
+  end)
 end)

@@ -166,12 +166,17 @@ function Instances:grow(app, release, counts, key)
   return rows
 end
 
--- Docker restarts the live release's instances, and no others.
+-- Docker restarts the live release's instances, and no others. While it is away nothing can be done; that
+-- is made up for when it is back (watch.lua).
 function Instances:set_restart(release, policy)
   for _, row in ipairs(self.d.releases:instances(release)) do
-    local ok, e = pcall(self.d.docker.update, self.d.docker, row.container or row.name,
-      { RestartPolicy = { Name = policy } })
-    if not ok and e.code == "cancelled" then error(e, 0) end
+    local ok, e
+    for _ = 1, 2 do -- a connection that broke says nothing of the next
+      ok, e = pcall(self.d.docker.update, self.d.docker, row.container or row.name,
+        { RestartPolicy = { Name = policy } })
+      if ok or e.code == "docker_not_found" then break end
+      if e.code == "cancelled" then error(e, 0) end
+    end
     if not ok and e.code ~= "docker_not_found" then
       log.warn(("can't set the restart policy of %s: %s"):format(row.name, tostring(e)))
     end

@@ -43,11 +43,16 @@ crash_defined() {
 
 crash_ended() { crash_run_state && [[ $crash_state =~ ^(done|failed|cancelled)$ ]]; }
 
+# Releases that are not live, and runs that have not ended.
+crash_left() {
+  crash_sql "SELECT state FROM release WHERE state NOT IN ('gone', 'live') UNION ALL
+    SELECT 'run' FROM run WHERE ended_at IS NULL"
+}
+
 # What was there before is drained, and removed unless it is to be kept; instances beyond the number are trimmed.
 crash_settled() {
   local left
-  left=$(crash_sql "SELECT state FROM release WHERE state NOT IN ('gone', 'live') UNION ALL
-    SELECT 'run' FROM run WHERE ended_at IS NULL")
+  left=$(crash_left)
   [[ -z $left || -n $crash_keeps && $left == kept ]] &&
     [[ ! $(api GET /apps) =~ \"status\":\"(stopped|error|updating|degraded)\" ]]
 }

@@ -12,7 +12,8 @@
 #
 #   crash_set_scene SCENE | crash_scene_over | crash_ask [wait]
 #   crash_apps         the apps that scenes need beside `shop`
-#   crash_scenes NAME  the scenes of a recipe; one that has none here gets two where it deploys an image
+#   crash_scenes NAME  sets crash_scene_names, those of a recipe; one that has none here gets two where it deploys
+#                      an image; 1: it doesn't
 
 FAST='drain: "0s", keep: "0s"'
 SICK='health: {path: "/status?code=500", interval: "50ms", deadline: "300ms", failures: 1}'
@@ -120,6 +121,10 @@ scene_rolling_good() { crash_deploys fleet rolling "$FAST"; }
 scene_rolling_bad() { crash_fails_to_deploy fleet rolling "$FAST"; }
 scene_rolling_late() { crash_fails_to_deploy fleet rolling "$FAST, pause: \"5s\"" fades; } # after the first batch
 
+scene_canary_good() { crash_deploys shop canary "$FAST, watch: \"300ms\""; }
+scene_canary_bad() { crash_fails_to_deploy shop canary "$FAST"; }
+scene_canary_late() { crash_fails_to_deploy shop canary "$FAST, watch: \"5s\"" fades; } # while it is watched
+
 scene_recreate_good() { crash_deploys depot recreate "$FAST"; }
 scene_recreate_bad() { crash_fails_to_deploy depot recreate "$FAST"; }
 
@@ -174,10 +179,10 @@ crash_scenes_of() { declare -F | sed -nE "s/^declare -f scene_$1_/$1\//p"; }
 
 crash_scenes() {
   local params
-  if [[ -z $(crash_scenes_of "$1") ]]; then
-    params=$(api GET "/recipes/$1" | json '.payload.params as $p | if ($p | map(.name) | index("image")) then
-      [$p[] | select(.kind == "duration") | "\(.name): \"0s\""] | join(", ") else error("") end') 2>/dev/null || return 1
-    eval "scene_$1_good() { crash_deploys shop $1 '$params'; }; scene_$1_bad() { crash_fails_to_deploy shop $1 '$params'; }"
-  fi
-  crash_scenes_of "$1"
+  crash_scene_names=$(crash_scenes_of "$1")
+  [[ -z $crash_scene_names ]] || return 0
+  params=$(api GET "/recipes/$1" | json '.payload.params as $p | if ($p | map(.name) | index("image")) then
+    [$p[] | select(.kind == "duration") | "\(.name): \"0s\""] | join(", ") else error("") end') 2>/dev/null || return 1
+  eval "scene_$1_good() { crash_deploys shop $1 '$params'; }; scene_$1_bad() { crash_fails_to_deploy shop $1 '$params'; }"
+  crash_scene_names=$(crash_scenes_of "$1")
 }
