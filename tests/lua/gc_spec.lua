@@ -275,6 +275,16 @@ describe("the disk budget", function()
     assert.equal(0, w:row("SELECT count(*) AS n FROM image").n)
   end)
 
+  it("one that a deploy found here is ours only once a release ran from it", function()
+    image("v1", { { "own", MB } }, { ours = false })
+    d.images:pull("shop:v1", app, function() end)
+    gc:run {}
+    assert.equal("", gone())
+    d.images:of(app, { number = 1, image = "shop:v1", image_id = "sha256:v1" })
+    gc:run {}
+    assert.equal("v1", gone())
+  end)
+
   it("one that somebody removed, and pulled again by hand, is not ours any more", function()
     local v1 = image("v1", { { "own", MB } })
     host.images[v1.Id] = nil
