@@ -3,7 +3,10 @@
 
 local fs = require "fs"
 local json = require "json"
+local replays = require "ndctl.lib.replay"
 local support = require "tests.lua.cli_support"
+local driver = require "tests.lua.replay.driver"
+local tree = require "tests.lua.replay.tree"
 
 local recipe = [[
 return recipe {
@@ -176,6 +179,48 @@ describe("ndctl runs replay", function()
     local r = replay()
     assert.equal(0, r.status, r.stderr)
     assert.is_nil(r.stdout:find "\27")
+  end)
+
+  -- A tree of tasks answered at random, as the recording that the daemon would have made of it.
+  local function grown(seed)
+    local r = tree.random(seed)
+    local run = driver.new(tree.source(seed), seed, {
+      answer = function(e)
+        if r(1, 7) == 1 then return false, { code = "refused", message = "no to " .. e.name } end
+        return true, e.name .. " " .. r(1, 1000)
+      end,
+      interrupts = function() return r(1, 4) > 1 end,
+    })
+    run:attach()
+    while not run.result and #run.journal < 200 do
+      local choices = run:choices()
+      run:answer(choices[r(1, #choices)], true)
+      run:follow()
+    end
+    run:kill()
+    local list = json.array {}
+    for i, e in ipairs(run.journal) do
+      list[i] = effect(e.n, e.name, e.args, 1, i, e.order and i, { task = e.task, at = e.at, answered = e.order,
+        ok = e.ok, result = e.ok and e.value or nil, error = e.order and not e.ok and e.value or nil })
+    end
+    local result = run.result or {}
+    return { files = run.start.files, seed = seed, undos = json.array {}, run = { id = "r", started_at = at(0),
+      ended_at = run.result and at(999), params = {}, effects = list, error = result.error,
+      state = not run.result and "running" or result.type == "failed" and "failed" or "done" } }, #run.answered
+  end
+
+  it("goes through whatever tasks, races and time-outs a run had", function()
+    local ends, answers = {}, 0
+    for seed = 1, 20 do
+      local one, count = grown(seed)
+      local told = 0
+      local last = replays.run(one, function(step)
+        if step.kind == "answered" then told = told + 1 end
+      end)
+      assert.equal(count, told, "tree " .. seed)
+      ends[last.how], answers = (ends[last.how] or 0) + 1, answers + told
+    end
+    assert.is_true(answers > 100 and ends.done > 0 and ends.failed > 0, json.encode(ends) .. answers)
   end)
 
   -- ---- divergence ----
