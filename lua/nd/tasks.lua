@@ -69,4 +69,15 @@ function M.timeout(ms, late, fn)
   error(late, 0)
 end
 
+-- The same for an act: what fn did to its end has happened, also where it was interrupted meanwhile.
+function M.act(ms, late, fn)
+  local value, done
+  local ok, e = pcall(M.timeout, ms, late, function()
+    value = fn()
+    done = true
+  end)
+  if not ok and not done then error(e, 0) end
+  return value
+end
+
 return M

@@ -310,7 +310,7 @@ function Run:act(e, again)
       end
       if not e.deadline then return def.act(ctx, effects.unpack(e)) end
       local left = math.max(0, e.deadline - clock.now())
-      return tasks.timeout(left, too_late(e), function() return def.act(ctx, effects.unpack(e)) end)
+      return tasks.act(left, too_late(e), function() return def.act(ctx, effects.unpack(e)) end)
     end)
     if not ok and result.code == "cancelled" then result = err.new("cancelled", e.label .. ": interrupted") end
     self:fault(e, "acted")
