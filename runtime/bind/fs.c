@@ -8,10 +8,11 @@
  *   mkdir(path[, mode])                  with parents; mode defaults to 0755
  *   exists(path) -> boolean
  *   stat(path) -> {type, size, mode, uid, gid, mtime (UTC ms), device} | nil
- *   readlink(path) -> text, realpath(path) -> path without links and ".." | nil where it isn't
- * there lock(path) -> handle                 raises `locked`; handle:unlock(), <close> chmod(path,
- * mode), chown(path, uid, gid) mount_tmpfs(path, {size=, mode=}), unmount(path) hostname() -> text,
- * machine_id([path]) -> text | nil
+ *   readlink(path) -> text
+ *   lock(path) -> handle                 raises `locked`; handle:unlock(), <close>
+ *   chmod(path, mode), chown(path, uid, gid)
+ *   mount_tmpfs(path, {size=, mode=}), unmount(path)
+ *   hostname() -> text, machine_id([path]) -> text | nil
  *
  * Codes: fs_not_found, fs_exists, fs_denied, fs_full, fs_too_large, fs_io, locked.
  */
@@ -283,18 +284,6 @@ static int fs_readlink(lua_State *L)
     return 1;
 }
 
-static int fs_realpath(lua_State *L)
-{
-    const char *path = luaL_checkstring(L, 1);
-    char real[PATH_MAX];
-
-    if (realpath(path, real)) {
-        lua_pushstring(L, real);
-        return 1;
-    }
-    return errno == ENOENT || errno == ENOTDIR ? 0 : check_errno(L, -1, "resolve", path);
-}
-
 static int fs_chmod(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
@@ -392,7 +381,6 @@ static const luaL_Reg functions[] = {{"read", fs_read},
                                      {"exists", fs_exists},
                                      {"stat", fs_stat},
                                      {"readlink", fs_readlink},
-                                     {"realpath", fs_realpath},
                                      {"chmod", fs_chmod},
                                      {"chown", fs_chown},
                                      {"lock", fs_lock},

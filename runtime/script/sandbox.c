@@ -140,8 +140,7 @@ static int box_load(lua_State *L)
     lua_replace(L, 3);
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_insert(L, 1);
-    /* Without the handler of whoever called us: what it makes of an error in the chunk is no text.
-     */
+    /* Without our caller's handler: what that makes of an error in the chunk is no text. */
     if (lua_pcall(L, with_env ? 4 : 3, LUA_MULTRET, 0) != LUA_OK)
         return lua_error(L);
     return lua_gettop(L);
