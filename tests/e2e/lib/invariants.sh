@@ -101,7 +101,7 @@ crash_look_network() {
     /^#/ { next }
     /--to-destination/ && /ND-/ { target[$NF] = 1 }
     /^[:*-]|^COMMIT/ {
-      gsub(/ \[[0-9:]+\]|-m statistic .* -j/, ""); sub(/--to-destination .*/, ""); rule[$0] = 1; next }
+      sub(/ \[[0-9:]+\]/, ""); sub(/-m statistic .* -j/, "-j"); sub(/--to-destination .*/, ""); rule[$0] = 1; next }
     /^route/ { sub(/ linkdown/, ""); link[$0] = 1; next }
     /link\/ether/ { veths++; next }
     $2 !~ /^veth/ && $3 == "inet" { link[$2 " " $4] = 1 }
