@@ -1,5 +1,6 @@
 -- spine_spec.lua - what a person, a run, the reconciler and Docker's events ask for at the same time.
 
+local clock = require "clock"
 local json = require "json"
 local task = require "task"
 local World = require "tests.lua.spine_world"
@@ -431,6 +432,19 @@ describe("when two meet:", function()
     assert.equal(0, w:count "remove id-shop-2-1")
     d.releases:tidy(app, "r2")
     assert.equal(1, w:count "remove id-shop-2-1")
+  end)
+
+  it("a container that Docker started again while nobody listened counts as restarted, once", function()
+    w:app("shop")
+    d.store:commit { { "UPDATE instance SET started_at = ?", clock.now() } }
+    d.docker:find("shop-1-1").State.StartedAt = clock.format(clock.now() - 1000)
+    d.watch:catch_up()
+    assert.equal(0, w:row("SELECT restarts FROM instance").restarts)
+    d.docker:find("shop-1-1").State.StartedAt = clock.format(clock.now() + 5000)
+    for _ = 1, 2 do d.watch:catch_up() end
+    assert.equal(1, w:row("SELECT restarts FROM instance").restarts)
+    assert.equal("instance.died instance.started", w:row([[SELECT group_concat(kind, ' ') AS kinds FROM event
+      WHERE kind LIKE 'instance.%']]).kinds)
   end)
 
   it("a release whose container ended while nobody looked is not switched to", function()

@@ -12,6 +12,7 @@ local task = require "task"
 local container = require "nd.service.container"
 local tasks = require "nd.tasks"
 local Health = require "nd.service.health"
+local instant = require "nd.instant"
 
 local EVERY_MS = 60 * 1000
 local RETRY_MS = 1000
@@ -134,6 +135,28 @@ function Watch:on_event(event)
   end
 end
 
+-- Containers that ended and were started again while nobody listened: what Docker would have told of them.
+-- (`started_at` is never before Docker's own time of the start that it is for.)
+function Watch:catch_up()
+  local d = self.d
+  for _, row in ipairs(d.store:all [[SELECT container FROM instance
+    WHERE gone_at IS NULL AND state = 'running' AND container IS NOT NULL AND started_at IS NOT NULL]]) do
+    local found = d.docker:inspect(row.container)
+    local started = found and found.State.Running and found.State.StartedAt
+    local now = started and instance_of(self, row.container)
+    if now and now.state == "running" and instant.ms("StartedAt", started) > now.started_at then
+      d.store:commit {
+        { "UPDATE instance SET started_at = ?, restarts = restarts + 1 WHERE id = ? AND state = 'running'",
+          instant.ms("StartedAt", started), now.id },
+        d.store:event("instance.died", now.app, nil, { name = now.name, missed = true }),
+        d.store:event("instance.started", now.app, nil, { name = now.name }),
+      }
+      local app = d.apps:by_id(now.app)
+      if app and app.live == now.release then d.guard:nudge(app, true) end
+    end
+  end
+end
+
 -- Subscribes first, then looks at everything, so that nothing falls between. (Docker answers
 -- before it has subscribed us, hence `since`.)
 function Watch:follow()
@@ -146,6 +169,7 @@ function Watch:follow()
   local again = task.spawn("reconcile", function()
     self:reconcile()
     self:set_policies()
+    self:catch_up()
   end)
   while true do
     local event = stream:recv()
