@@ -16,6 +16,7 @@
 #             thrice     SIGKILL at the point three times, after which the run is given up as stuck
 #             worker     killed at the point
 #             dockerd    SIGKILL at the point, started again
+#             restarted  dockerd, SIGTERM at the point, started again
 #             starting   dockerd, a moment after the point
 #             away       dockerd at the point, started again only after a few seconds
 #             proxy      Caddy, SIGKILL at the point, started again
@@ -192,8 +193,8 @@ crash_strike() {
       crash_gone
       crash_daemon
       ;;
-    dockerd | away | randomly)
-      host_kill_dockerd "$CRASH_HOST" KILL
+    dockerd | restarted | away | randomly)
+      host_kill_dockerd "$CRASH_HOST" "$([[ $1 == restarted ]] && echo TERM || echo KILL)"
       crash_continue
       [[ $1 != away ]] || nap 4
       host_dockerd "$CRASH_HOST"
@@ -237,7 +238,7 @@ crash_case() {
   crash_point=$2 crash_struck='' crash_state='' crash_defined_s=- crash_ended_s=-
   case $who in
     worker) action=fail ;;
-    dockerd | starting | away | proxy | term | cancel) action=stop ;;
+    dockerd | restarted | starting | away | proxy | term | cancel) action=stop ;;
   esac
   crash_set_scene "$3"
   crash_before=$(crash_last_run)
