@@ -110,7 +110,7 @@ stack_nginx_up() {
 
 stack_nginx_start() {
   stack_nginx_http=${stack_options[nginx_http_port]}
-  nginx -c "$stack_dir/state/proxy/nginx/nginx.conf" || return 1
+  "$(command -v nginx)" -c "$stack_dir/state/proxy/nginx/nginx.conf" || return 1 # by its path: it may exec itself
   until_true 20 stack_nginx_up
 }
 

@@ -20,7 +20,7 @@ local err = require "nd.error"
 local Store = require "nd.store"
 local tasks = require "nd.tasks"
 
-local GRACE_MS = 2000
+local GRACE_MS = 1000
 local HAND_OVER_MS = 500 -- the same while new requests wait for the program that comes
 local REST_MS = 30000
 local LOCK_MS = 2000

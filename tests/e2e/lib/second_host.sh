@@ -17,6 +17,8 @@
 
 # The data is not under /tmp, which may be a tmpfs that overlay2 can't use.
 HOST_ROOT=${HOST_ROOT:-/var/tmp/nd-hosts}
+# Without it containers end with dockerd.
+HOST_LIVE_RESTORE=${HOST_LIVE_RESTORE---live-restore}
 
 host_paths() {
   HOST_DIR=$HOST_ROOT/$1
@@ -41,7 +43,7 @@ host_dockerd() {
   pid=$(cat "$HOST_DIR/exec/containerd/containerd.pid" 2>/dev/null)
   [[ -z $pid ]] || process_alive "$pid" || rm -f "$HOST_DIR/exec/containerd/containerd.pid"
   rm -f "$HOST_DIR/dockerd.pid"
-  host_in "$1" setsid dockerd --live-restore --data-root "$HOST_DIR/data" \
+  host_in "$1" setsid dockerd $HOST_LIVE_RESTORE --data-root "$HOST_DIR/data" \
     --exec-root "$HOST_DIR/exec" -H "unix://$HOST_SOCKET" --pidfile "$HOST_DIR/dockerd.pid" \
     --bip "172.30.$(cat "$HOST_DIR/number").1/24" --cgroup-parent "/$1" \
     >>"$HOST_DIR/dockerd.log" 2>&1 </dev/null &
