@@ -19,15 +19,15 @@ return recipe {
   run = function(p)
     local old   = app.live(p.app)
     local image = docker.pull(p.image)
-    app.prepare(p.app, image)                                    -- its release command, where it has one
+    app.prepare(p.app, image)                                      -- its release command, where it has one
     local new   = app.start(p.app, image)
     health.wait(new, p.health)
     local limits = { errors = p.errors, latency = p.latency, least = p.least, health = p.health }
     for _, percent in ipairs(old and p.steps or {}) do
-      app.shift(p.app, new, { weight = percent })                -- its undo gives everything back to the old
-      health.watch(new, p.watch, limits)                         -- raises with what was wrong
+      app.shift(p.app, new, { weight = percent, drain = p.drain }) -- its undo gives everything back to the old
+      health.watch(new, p.watch, limits)                           -- raises with what was wrong
     end
-    pivot(app.switch, p.app, new)                                -- from here on only forward
+    pivot(app.switch, p.app, new)                                  -- from here on only forward
     app.retire(old, { drain = p.drain, keep = p.keep })
   end,
 }

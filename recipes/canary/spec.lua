@@ -10,7 +10,7 @@ describe("canary", function()
     assert.equal("done", run.state)
     assert.same({ "app.live", "docker.pull", "app.prepare", "app.start", "health.wait", "app.shift", "health.watch",
       "app.switch", "app.retire" }, run.asked)
-    assert.same({ weight = 5 }, (select(3, run.of "app.shift")))
+    assert.same({ weight = 5, drain = 30000 }, (select(3, run.of "app.shift")))
     local new, time, limits = run.of "health.watch"
     assert.same({ 3, 300000 }, { new.release, time })
     assert.same({ errors = 2, least = 20 }, limits)

@@ -2,6 +2,7 @@
 
 local World = require "tests.lua.spine_world"
 local json = require "json"
+local task = require "task"
 
 describe("an app between two releases", function()
   local w, d, app, old, new
@@ -71,6 +72,34 @@ describe("an app between two releases", function()
     assert.equal("running running running", states(old))
     assert.is_truthy(d.guard.watched[app.id])
     d.shift:back(app)
+  end)
+
+  it("lets what is taken back finish, and stops it then", function()
+    d.shift:set(app, new, { weight = 50 })
+    d.network.connected = 1
+    local back = task.spawn("back", function() d.shift:back(app, 60000) end)
+    w:until_true(function() return targets() == "10.0.1.1:8080 10.0.1.2:8080 10.0.1.3:8080" end)
+    task.sleep(20)
+    assert.equal("running running running", states(new))
+    d.network.connected = 0
+    back:join()
+    assert.equal("exited exited exited", states(new))
+    assert.is_nil(d.shift:of(app))
+    assert.is_truthy(d.guard.watched[app.id])
+  end)
+
+  it("goes on being taken back after a crash in between", function()
+    d.shift:set(app, new, { weight = 50 })
+    d.network.connected = 1
+    local back = task.spawn("back", function() d.shift:back(app, 60000) end)
+    w:until_true(function() return targets() == "10.0.1.1:8080 10.0.1.2:8080 10.0.1.3:8080" end)
+    back:cancel()
+    back:wait()
+    d.traffic:retarget_all()
+    assert.equal("10.0.1.1:8080 10.0.1.2:8080 10.0.1.3:8080", targets())
+    d.shift:back(app, 0)
+    assert.equal("exited exited exited", states(new))
+    assert.is_nil(d.shift:of(app))
   end)
 
   it("doesn't start what a person has stopped", function()

@@ -22,9 +22,9 @@ return {
     act = function(ctx, _, handle, options)
       return ctx.d.shift:set(ctx.app, ctx.d.releases:get(ctx.app, handle.release), options)
     end,
-    clean = function(ctx) ctx.d.shift:back(ctx.app) end,
+    clean = function(ctx, _, _, options) ctx.d.shift:back(ctx.app, options.drain) end,
     undo = function(args, result)
-      return { effect = "app.unshift", args = { args[1] },
+      return { effect = "app.unshift", args = { args[1], { drain = args[3].drain } },
         label = ("give all traffic back to release %d"):format(result.before) }
     end,
     plan = function(ctx, _, handle, options)
@@ -35,9 +35,10 @@ return {
   },
 
   ["app.unshift"] = {
-    version = 1, class = "act", capability = "app", args = { { "app", "app" } },
+    version = 1, class = "act", capability = "app",
+    args = { { "app", "app" }, { "options", "table", "optional" } },
     label = function(app) return "give all traffic of " .. app .. " back to its live release" end,
-    act = function(ctx) ctx.d.shift:back(ctx.app) end,
+    act = function(ctx, _, options) ctx.d.shift:back(ctx.app, options and options.drain) end,
     plan = function() end,
   },
 }

@@ -14,19 +14,23 @@
 --   shift.replaced(shift, row)         whether this instance of the live release has its successor
 --   shift:set(app, release, {instances = n, drain = ms} | {weight = percent}) -> what it has become
 --                                      parks; may be done again after a crash
---   shift:back(app)                    parks; idempotent
+--   shift:back(app, drain_ms)          parks; the next release gets nothing more, may finish what it has
+--                                      begun, and is stopped; may be done again after a crash
 --   shift:canary(app) -> what a host name of the app has in its proxy during one, or nil
 --   shift:leave_proxies(app)           parks; after the switch
+--   shift:resume()                     at start
 
 local clock = require "clock"
 local db = require "db"
 local log = require "log"
+local task = require "task"
 local err = require "nd.error"
 local Apps = require "nd.service.app"
 local Process = require "nd.service.process"
 local release_config = require "nd.service.release_config"
 
 local DRAIN_MS = 30 * 1000
+local ON_THE_WAY_MS = 1000 -- from the proxy's choice to the connect; in a first try it is no ms
 
 local Shift = {}
 Shift.__index = Shift
@@ -61,11 +65,33 @@ local function tell_proxies(self, app, canary)
   end
 end
 
+-- A canary's address goes when nobody is on the way to it any more.
+local function forget_address(self, app)
+  task.spawn("canary's address", function()
+    task.sleep(ON_THE_WAY_MS)
+    local ok, e = pcall(self.d.traffic.forget_canary, self.d.traffic, app)
+    if not ok and e.code ~= "cancelled" then
+      log.warn(("the address of a canary of %s stays: %s"):format(app.name, e.message))
+    end
+  end)
+end
+
 -- Its address leads to the live release by now: what a proxy doesn't take does no harm.
 function Shift:leave_proxies(app)
   local ok, e = pcall(tell_proxies, self, app, nil)
-  if not ok and e.code == "cancelled" then error(e, 0) end
-  if not ok then log.warn(("the canary of %s stays in its proxy's configuration: %s"):format(app.name, e.message)) end
+  if ok then return forget_address(self, app) end
+  if e.code == "cancelled" then error(e, 0) end
+  log.warn(("the canary of %s stays in its proxy's configuration: %s"):format(app.name, e.message))
+end
+
+-- At start, when the proxies have been told: canaries that had ended.
+function Shift:resume()
+  for _, row in ipairs(self.d.store:all("SELECT key FROM network WHERE kind = 'service' AND key LIKE ?",
+    "%/web.canary/80")) do
+    local project, environment, name = row.key:match "^([^/]+)/([^/]+)/([^/]+)/"
+    local app = self.d.apps:find { project = project, environment = environment, app = name }
+    if app and self.d.network:find_service(Apps.canary(app)) and not self:of(app) then forget_address(self, app) end
+  end
 end
 
 function Shift.replaced(shift, row)
@@ -105,36 +131,43 @@ local function check(self, app, release, options)
   return live
 end
 
--- Drains and stops those of the live release that have their successors.
-local function stop_replaced(self, app, live, drain_ms)
-  local d, shift, rows = self.d, self:of(app), {}
-  for _, row in ipairs(d.releases:instances(live)) do
-    if row.state ~= "exited" and Shift.replaced(shift, row) then rows[#rows + 1] = row end
+-- Drains and stops instances of a release that have no traffic any more, of those of which chosen(row).
+local function stop(self, app, release, drain_ms, chosen)
+  local d, rows = self.d, {}
+  for _, row in ipairs(d.releases:instances(release)) do
+    if row.state ~= "exited" and chosen(row) then rows[#rows + 1] = row end
   end
   if #rows == 0 then return 0 end
-  local cut = d.drain:wait_idle(live, clock.now() + drain_ms, rows)
+  local cut = d.drain:wait_idle(release, clock.now() + (drain_ms or DRAIN_MS), rows)
   if cut > 0 then d.metrics.cuts:add(cut, app.project, app.environment, app.name) end
-  d.instances:stop(live, rows)
+  d.instances:stop(release, rows)
   return cut
 end
 
-function Shift:set(app, release, options)
+local function record(self, app, release, count, weight, event)
   local d = self.d
-  local live = check(self, app, release, options)
   d.store:commit {
     { [[INSERT INTO shift (app, release, instances, weight) VALUES (?, ?, ?, ?) ON CONFLICT (app) DO UPDATE
       SET release = excluded.release, instances = excluded.instances, weight = excluded.weight]],
-      app.id, release.id, options.instances or db.null, options.weight or db.null },
-    d.store:event("app.shifted", app.id, nil, { release = release.number, before = live.number,
-      instances = options.instances, weight = options.weight }),
+      app.id, release.id, count or db.null, weight or db.null },
+    d.store:event("app.shifted", app.id, nil, event),
   }
-  if options.instances then d.guard:leave(app) end -- instances that were stopped are not ill
+end
+
+function Shift:set(app, release, options)
+  local d, count, weight = self.d, options.instances, options.weight
+  local live = check(self, app, release, options)
+  local result = { release = release.number, before = live.number, instances = count, weight = weight }
+  record(self, app, release, count, weight, result)
+  if count then d.guard:leave(app) end -- instances that were stopped are not ill
   local canary = self:canary(app)
   d.traffic:retarget(app)
   if canary then tell_proxies(self, app, canary) end
-  local cut = options.instances and stop_replaced(self, app, live, options.drain or DRAIN_MS)
-  return { release = release.number, before = live.number, instances = options.instances, weight = options.weight,
-    cut = cut or nil }
+  if count then
+    local shift = self:of(app)
+    result.cut = stop(self, app, live, options.drain, function(row) return Shift.replaced(shift, row) end)
+  end
+  return result
 end
 
 -- Those of the live release that were stopped run again before they get traffic.
@@ -150,19 +183,18 @@ local function wake(self, app, live)
   if not ok and e.code == "cancelled" then error(e, 0) end -- else nothing better is there
 end
 
-function Shift:back(app)
+function Shift:back(app, drain_ms)
   local d, shift = self.d, self:of(app)
   if not shift then return end
   local live = d.releases:live(app)
   local serves = live and d.apps:by_id(app.id).stopped == 0
   if serves then wake(self, app, live) end
-  d.store:commit {
-    { "DELETE FROM shift WHERE app = ?", app.id },
-    d.store:event("app.shifted", app.id, nil, { release = live and live.number, before = shift.release.number }),
-  }
+  record(self, app, shift.release, 0, nil, { release = live and live.number, before = shift.release.number })
   d.traffic:retarget(app)
   if shift.by_proxy then self:leave_proxies(app) end
   if serves then d.guard:watch(app, live) end
+  stop(self, app, shift.release, drain_ms, function() return true end)
+  d.store:commit { { "DELETE FROM shift WHERE app = ?", app.id } }
 end
 
 return Shift

@@ -86,7 +86,7 @@ local function wanted(self, app, release, shift)
     end
     named[name_of(w.key)] = true
     list[#list + 1] = w
-    if own and self.d.network:find_service(Apps.canary(app)) then
+    if own and (shift and shift.by_proxy or self.d.network:find_service(Apps.canary(app))) then
       named[name_of(Apps.canary(app))] = true
       list[#list + 1] = { key = Apps.canary(app), targets = #next > 0 and next or w.targets }
     end
@@ -209,6 +209,13 @@ end
 
 -- Sends the services' traffic to those instances that are to have it and run.
 function Traffic:retarget(app) return deciding(self, app, retarget) end
+
+local function forget_canary(self, app)
+  if not self.d.shift:of(app) then self.d.network:remove(Apps.canary(app)) end
+end
+
+-- Where a canary's callers were sent, unless there is another one by now.
+function Traffic:forget_canary(app) return deciding(self, app, forget_canary) end
 
 -- At start: the database says what is live; the rules may be one switch behind or ahead.
 function Traffic:retarget_all()
