@@ -152,8 +152,9 @@ local function build_cache(d)
 end
 
 local function bytes_below(path)
-  local bytes = 0
-  for _, name in ipairs(fs.exists(path) and fs.list(path) or {}) do
+  local bytes, ok, names = 0, pcall(fs.list, path)
+  if not ok and names.code ~= "fs_not_found" then error(names, 0) end -- else removed meanwhile
+  for _, name in ipairs(ok and names or {}) do
     local stat = fs.stat(path .. "/" .. name)
     if stat and stat.type == "directory" then
       bytes = bytes + bytes_below(path .. "/" .. name)
