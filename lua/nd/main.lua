@@ -179,6 +179,7 @@ local function serve(o, programs)
   log.info(("nextdeployd %s, instance %s, on %s and %s"):format(M.version, d.store.instance, o.socket, o.listen))
   sound:join() -- nothing is acted on before
   recover(interrupted)
+  interrupted = nil -- luacheck: ignore (this function lasts, and they may be a thousand)
   local recovered = d.recovering
   d.recovering = nil
   recovered:notify()
