@@ -447,6 +447,15 @@ describe("when two meet:", function()
       WHERE kind LIKE 'instance.%']]).kinds)
   end)
 
+  it("a container that died while nobody listened is told of when it is started again", function()
+    w:app("shop")
+    d.docker:find("shop-1-1").State.Running = false
+    d.watch:reconcile()
+    d.store:commit {}
+    assert.is_true(d.docker:find("shop-1-1").State.Running)
+    assert.equal(1, w:row("SELECT count(*) AS n FROM event WHERE kind = 'instance.died'").n)
+  end)
+
   it("a release whose container ended while nobody looked is not switched to", function()
     local app = w:app("shop")
     local release = w:release(app, 2, "healthy", 1)

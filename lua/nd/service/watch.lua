@@ -293,6 +293,11 @@ function Watch:heal(rows)
     end
   end
   if not wanted() then return end
+  for _, row in ipairs(rows) do
+    if row.state == "running" then -- nobody has told of its end
+      d.store:post { d.store:event("instance.died", row.app, nil, { name = row.name, missed = true }) }
+    end
+  end
   local app, release = d.apps:by_id(rows[1].app), d.releases:by_id(rows[1].release)
   log.info(("starting %s, which should run"):format(names))
   local ok, e = pcall(function()
