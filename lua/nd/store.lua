@@ -28,6 +28,7 @@ local sums = require "nd.store_sums"
 
 local LATEST = 16       -- the newest lua/nd/migrations/NNN.sql
 local KEEP_EVENTS = 50000
+local FLUSH_MS = 5       -- for what is posted to ride with somebody's commit; an answer with the next intent
 
 local Store = {}
 Store.__index = Store
@@ -274,7 +275,7 @@ function Store:flush_later()
   if self.flushing then return end
   self.flushing = true
   task.spawn("store.flush", function()
-    local wait = 0
+    local wait = FLUSH_MS
     repeat
       task.sleep(wait)
       local ok, e = pcall(self.commit, self, {})
