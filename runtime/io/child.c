@@ -123,7 +123,7 @@ static void on_ended(uv_process_t *process, int64_t status, int signal_number)
     struct nd_child *c = process->data;
 
     c->exited = true;
-    c->result.status = (int)status;
+    c->result.status = signal_number ? 128 + signal_number : (int)status;
     c->result.signal = signal_number;
     uv_timer_stop(&c->timer);
     if (c->ending)
@@ -162,26 +162,34 @@ static void on_output(uv_stream_t *stream, ssize_t length, const uv_buf_t *data)
     }
 }
 
-/* A child that doesn't read its input is none of our business: an error here is not one. */
+/* A child that doesn't read its input is none of our business. But one that got a part of it must
+ * not take that for all: iptables-restore would do nothing, and say that it is done. */
+static void close_input(struct nd_child *c, int status)
+{
+    if (status < 0 && status != UV_EPIPE && status != UV_ECONNRESET && status != UV_ECANCELED &&
+        !c->exited)
+        signal_group(c, SIGKILL);
+    close_handle((uv_handle_t *)&c->pipes[0]);
+}
+
 static void on_input_written(uv_write_t *write, int status)
 {
-    struct nd_child *c = write->data;
-
-    (void)status;
-    close_handle((uv_handle_t *)&c->pipes[0]);
+    close_input(write->data, status);
 }
 
 static void start_streams(struct nd_child *c, size_t input_length)
 {
     uv_buf_t buf = uv_buf_init(c->input, (unsigned)input_length);
+    int rc = 0;
 
     c->reading = 2;
     uv_read_start((uv_stream_t *)&c->pipes[1], on_alloc, on_output);
     uv_read_start((uv_stream_t *)&c->pipes[2], on_alloc, on_output);
     c->write.data = c;
-    if (input_length == 0 ||
-        uv_write(&c->write, (uv_stream_t *)&c->pipes[0], &buf, 1, on_input_written) < 0)
-        close_handle((uv_handle_t *)&c->pipes[0]);
+    if (input_length > 0)
+        rc = uv_write(&c->write, (uv_stream_t *)&c->pipes[0], &buf, 1, on_input_written);
+    if (input_length == 0 || rc < 0)
+        close_input(c, rc);
 }
 
 static struct nd_child *new_child(struct nd_loop *loop, const struct nd_child_options *options)

@@ -42,7 +42,7 @@ struct nd_child_options {
 
 /* Valid during the callback only; nd_buf_take what is to be kept. */
 struct nd_child_result {
-    int status; /* exit status, 0 where a signal ended it */
+    int status; /* exit status; as a shell tells it, 128 and the signal, where that ended it */
     int signal; /* the signal that ended it, or 0 */
     struct nd_buf output;
     struct nd_buf errors;

@@ -97,6 +97,7 @@ static void test_output_errors_and_status_come_back(void **state)
     assert_int_equal(f->last.signal, 0);
     run(f, "kill -KILL $$", (struct nd_child_options){0});
     assert_int_equal(f->last.signal, SIGKILL);
+    assert_int_equal(f->last.status, 128 + SIGKILL); /* never taken for a success */
 }
 
 static void test_input_of_a_megabyte_goes_in_and_comes_out(void **state)
