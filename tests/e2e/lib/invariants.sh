@@ -181,10 +181,14 @@ crash_look() {
 crash_look_containers() { crash_look_docker "${seen[instance]}"; }
 crash_look_apps() { crash_look_edge "$(cut -d' ' -f1 <<<"${seen[app]}")"; }
 
+# No file is being written.
+crash_is_written() { [[ -z $(find "$DAEMON_DIR/state" -name '*.new') ]]; }
+
 CRASH_STEADY=(net.rule net.link network volume image file)
 
 crash_baseline() {
   local name
+  until_true 10 crash_is_written
   crash_run=
   crash_look database containers network files
   for name in "${CRASH_STEADY[@]}"; do base[$name]=${seen[$name]}; done
