@@ -143,11 +143,12 @@ local function recover(interrupted)
   d.gc:start()
 end
 
--- A daemon at rest is small.
+-- A daemon at rest is small, from its start on.
 local function rest()
+  collectgarbage()
   while not d.stopping do
-    task.sleep(REST_MS)
     proc.rest()
+    task.sleep(REST_MS)
   end
 end
 
