@@ -128,24 +128,25 @@ scene_canary_late() { crash_fails_to_deploy shop canary "$FAST, watch: \"5s\"" f
 scene_recreate_good() { crash_deploys depot recreate "$FAST"; }
 scene_recreate_bad() { crash_fails_to_deploy depot recreate "$FAST"; }
 
+# crash_rolls_back APP RECIPE KEEP PARAMS: back from a release that RECIPE has just deployed
 crash_rolls_back() {
-  crash_asks "$1" rollback "$2"
-  [[ -n $crash_fails ]] || crash_next=$(crash_sql "SELECT substr(image, 10) FROM release JOIN app ON app.id = release.app
-    WHERE app.name = '$1' AND was_healthy = 1 AND live_at IS NOT NULL AND release.id <> live ORDER BY live_at DESC LIMIT 1")
-}
-crash_keep_one() {
-  crash_run_now "{\"recipe\": \"bluegreen\", \"app_name\": \"shop\", \"params\": {\"drain\": \"0s\", \"keep\": \"10m\",
-    \"image\": \"nd-crash:$(crash_other shop)\"}}"
-  crash_app=shop crash_keeps=1
+  local before
+  before=$(crash_version "$1")
+  crash_run_now "{\"recipe\": \"$2\", \"app_name\": \"$1\", \"params\": {\"drain\": \"0s\", \"keep\": \"$3\",
+    \"image\": \"nd-crash:$(crash_other "$1")\"}}"
+  crash_app=$1
+  [[ $3 == 0s ]] || crash_keeps=1
   until_true 20 crash_settled
+  crash_asks "$1" rollback "$4"
+  [[ -n $crash_fails ]] || crash_next=$before
 }
 
-scene_rollback_good() { crash_rolls_back shop "$FAST"; } # from the image
-scene_rollback_kept() { crash_keep_one && crash_rolls_back shop "$FAST"; }
-scene_rollback_bad() { crash_fails=1 && crash_rolls_back shop "$FAST, $SICK"; }
-scene_rollback_keptbad() { crash_keep_one && crash_fails=1 && crash_rolls_back shop "$FAST, $SICK"; }
-scene_rollback_gap() { crash_rolls_back depot "$FAST"; } # a volume with one writer
-scene_rollback_gapbad() { crash_fails=1 && crash_rolls_back depot "$FAST, $SICK"; }
+scene_rollback_good() { crash_rolls_back shop bluegreen 0s "$FAST"; } # from the image
+scene_rollback_kept() { crash_rolls_back shop bluegreen 10m "$FAST"; }
+scene_rollback_bad() { crash_fails=1 && crash_rolls_back shop bluegreen 0s "$FAST, $SICK"; }
+scene_rollback_keptbad() { crash_fails=1 && crash_rolls_back shop bluegreen 10m "$FAST, $SICK"; }
+scene_rollback_gap() { crash_rolls_back depot recreate 0s "$FAST"; } # a volume with one writer
+scene_rollback_gapbad() { crash_fails=1 && crash_rolls_back depot recreate 0s "$FAST, $SICK"; }
 
 crash_scales() {
   crash_app=press
