@@ -10,7 +10,7 @@ local function bytes(n)
     if n < 1000 then return ("%d %s"):format(n, unit) end
     n = (n + 500) // 1000
   end
-  return ("%d.%d GB"):format(n // 1000, n % 1000 // 100)
+  return ("%d GB"):format(n)
 end
 
 local function healthz(c)
