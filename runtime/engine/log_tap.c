@@ -399,7 +399,8 @@ static void on_flushed(void *arg)
     }
     count = app->count < SEGMENTS ? app->count : SEGMENTS;
     copy = nd_alloc(SEGMENTS * sizeof *copy);
-    memcpy(copy, app->list + app->count - count, (size_t)count * sizeof *copy);
+    if (count > 0)
+        memcpy(copy, app->list + app->count - count, (size_t)count * sizeof *copy);
     if (count < app->count)
         tap->since = copy[0].first_time; /* of what is older it has stored all */
     tap->filter.instance = nd_strdup(tap->call.instance);
