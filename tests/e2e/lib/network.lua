@@ -231,10 +231,11 @@ describe("service addresses", function()
     local took = clock.monotonic() - began
     print(("# flush repaired after %d ms"):format(took))
     assert.is_true(took < 1000)
-    assert.truthy(#repaired() > 5)
+    wait_for("the rest", function() return #repaired() > 5 end, 3)
     assert.equal("v1", (curl("api1", at)))
     local _, status = curl("blog1", at, 3)
     assert.equal(REFUSED, status)
+    wait_for("quiet", function() return net:repair() == nil end)
   end)
 
   it("are first again when a rule is put before them", function()
