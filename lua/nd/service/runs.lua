@@ -28,12 +28,13 @@ function Runs.new(d)
   }, Runs)
 end
 
--- Short, sorts by time: seconds since 2020 and randomness, in base 32 without look-alikes.
+-- Short, sorts by time: seconds since 2020, milliseconds and randomness, in base 32 without look-alikes.
 local function new_id()
   local alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
-  local number = (clock.now() // 1000 - 1577836800) << 15 | string.unpack("<I2", crypto.random(2)) & 0x7fff
+  local now = clock.now()
+  local number = (now // 1000 - 1577836800) << 25 | now % 1000 << 15 | string.unpack("<I2", crypto.random(2)) & 0x7fff
   local out = {}
-  for i = 10, 1, -1 do
+  for i = 12, 1, -1 do
     local digit = number & 31
     out[i] = alphabet:sub(digit + 1, digit + 1)
     number = number >> 5
