@@ -261,7 +261,7 @@ crash_case() {
     crash_row "$who" "$3"
     crash_check
     case $who in
-      damaged) crash_same "why it failed" journal_damaged "$(crash_error_code)" ;;
+      damaged) [[ -n $crash_fails ]] || crash_same "why it failed" journal_damaged "$(crash_error_code)" ;;
       thrice) crash_same "why it failed" stuck "$(crash_error_code)" ;;
     esac
   fi
