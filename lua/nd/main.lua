@@ -135,7 +135,7 @@ local function recover(interrupted)
   d.metrics:start()
   d.drain:resume() -- before the runs, which may have a release back from it
   d.guard:resume()
-  d.shift:resume()
+  d.shift:start()
   d.runs:resume(interrupted)
   d.queue:resume()
   d.jobs:resume()

@@ -138,6 +138,72 @@ describe("an app between two releases", function()
     assert.is_nil(weights())
   end)
 
+  describe("of a canary behind a proxy", function()
+    local told, clearing
+
+    local function route()
+      d.store:commit { { [[INSERT INTO route (domain, app, tls, proxy_type, created_at)
+        VALUES ('shop.test', ?, 'off', 'caddy', 1)]], app.id } }
+    end
+
+    before_each(function()
+      told = {}
+      d.proxy = { require_up = function() end, remove = function() end,
+        set = function(_, host, _, _, _, canary) told[#told + 1] = host .. (canary and " shared" or " whole") end }
+      route()
+      clearing = d.shift:start()
+    end)
+    after_each(function() clearing:cancel() end)
+
+    local function cleared()
+      return w:until_true(function() return not d.network:find_service(d.apps.canary(app)) end)
+    end
+
+    it("leaves neither its name in the proxy nor its address", function()
+      d.shift:set(app, new, { weight = 5 })
+      assert.same({ "shop.test shared" }, told)
+      assert.is_truthy(d.network:find_service(d.apps.canary(app)))
+      d.shift:back(app)
+      assert.is_true(cleared())
+      assert.same({ "shop.test shared", "shop.test whole" }, told)
+    end)
+
+    it("leaves none where Docker was away before all had stopped", function()
+      d.shift:set(app, new, { weight = 5 })
+      w:before("stop", function() error(task.error { code = "docker_down", message = "away" }, 0) end)
+      assert.is_false(pcall(d.shift.back, d.shift, app))
+      w:before("stop", nil)
+      assert.is_true(cleared())
+      d.shift:back(app)
+      assert.is_nil(d.shift:of(app))
+    end)
+
+    it("leaves none where the proxy was away at first", function()
+      local set, failed = d.proxy.set, false
+      d.shift:set(app, new, { weight = 5 })
+      d.proxy.set = function(...)
+        if failed then return set(...) end
+        failed = true
+        error(task.error { code = "proxy_down", message = "away" }, 0)
+      end
+      d.shift:back(app)
+      assert.is_true(cleared())
+      assert.same({ "shop.test shared", "shop.test whole" }, told)
+    end)
+
+    it("leaves none after the switch, and keeps that of the next one", function()
+      d.shift:set(app, new, { weight = 5 })
+      d.traffic:switch(app, new)
+      d.shift:ended()
+      assert.is_true(cleared())
+      route() -- the release has none of its own
+      d.shift:set(app, old, { weight = 5 })
+      d.shift:ended()
+      task.sleep(1200)
+      assert.is_truthy(d.network:find_service(d.apps.canary(app)))
+    end)
+  end)
+
   it("is refused what makes no sense", function()
     local function code(...)
       local ok, e = pcall(d.shift.set, d.shift, ...)

@@ -161,10 +161,9 @@ M["app.switch"] = {
   act = function(ctx, _, handle)
     local release = releases(ctx):get(ctx.app, handle.release)
     releases(ctx):check_runs(ctx.app, release)
-    local canary = ctx.d.shift:canary(ctx.app)
     local result = ctx.d.traffic:switch(ctx.app, release)
     pcall(warn_unserved, ctx, release) -- it has happened, also if somebody cancels now
-    if canary then pcall(ctx.d.shift.leave_proxies, ctx.d.shift, ctx.app) end
+    ctx.d.shift:ended()
     return result
   end,
   clean = function(ctx) ctx.d.traffic:put_back(ctx.app) end,

@@ -17,8 +17,8 @@
 --   shift:back(app, drain_ms)          parks; the next release gets nothing more, may finish what it has
 --                                      begun, and is stopped; may be done again after a crash
 --   shift:canary(app) -> what a host name of the app has in its proxy during one, or nil
---   shift:leave_proxies(app)           parks; after the switch
---   shift:resume()                     at start
+--   shift:ended()                      after the switch: a canary's configuration and address may go
+--   shift:start() -> task              when the proxies have been told: clears away what ended canaries have left
 
 local clock = require "clock"
 local db = require "db"
@@ -31,11 +31,12 @@ local release_config = require "nd.service.release_config"
 
 local DRAIN_MS = 30 * 1000
 local ON_THE_WAY_MS = 1000 -- from the proxy's choice to the connect; in a first try it is no ms
+local RETRY_MS = 2000
 
 local Shift = {}
 Shift.__index = Shift
 
-function Shift.new(d) return setmetatable({ d = d }, Shift) end
+function Shift.new(d) return setmetatable({ d = d, over = task.signal(), asked = true }, Shift) end
 
 function Shift:of(app)
   local row = self.d.store:get("SELECT * FROM shift WHERE app = ?", app.id)
@@ -58,40 +59,62 @@ function Shift:canary(app)
     weight = shift.weight }
 end
 
-local function tell_proxies(self, app, canary)
+local function tell_proxies(self, app)
   local d = self.d
   for _, r in ipairs(self:hosts(app)) do
-    d.proxy:set(r.domain, d.network:service(Apps.service(app)).at, r.tls, r.proxy_type, canary)
+    d.proxy:set(r.domain, d.network:service(Apps.service(app)).at, r.tls, r.proxy_type, self:canary(app))
   end
 end
 
--- A canary's address goes when nobody is on the way to it any more.
-local function forget_address(self, app)
-  task.spawn("canary's address", function()
-    task.sleep(ON_THE_WAY_MS)
-    local ok, e = pcall(self.d.traffic.forget_canary, self.d.traffic, app)
-    if not ok and e.code ~= "cancelled" then
-      log.warn(("the address of a canary of %s stays: %s"):format(app.name, e.message))
+-- Apps whose canary is over, but has an address still. It leads to the live release by now, so there is no hurry.
+local function left_over(self)
+  local list = {}
+  self.d.store:commit {} -- a switch may just have been recorded
+  for _, app in ipairs(self.d.store:all "SELECT * FROM app") do
+    if self.d.network:find_service(Apps.canary(app)) and not self:canary(app) then list[#list + 1] = app end
+  end
+  return list
+end
+
+-- Its address goes when nobody is on the way to it any more.
+local function clear(self, app)
+  tell_proxies(self, app)
+  task.sleep(ON_THE_WAY_MS)
+  self.d.traffic:forget_canary(app)
+end
+
+-- true when something stays
+local function clear_all(self)
+  local stays = false
+  for _, app in ipairs(left_over(self)) do
+    local ok, e = pcall(clear, self, app)
+    if not ok and e.code == "cancelled" then error(e, 0) end
+    if not ok then
+      stays = true
+      if self.told ~= tostring(e) then log.warn(("what a canary of %s had stays for now: %s"):format(app.name, e)) end
+      self.told = tostring(e)
+    end
+  end
+  if not stays then self.told = nil end
+  return stays
+end
+
+function Shift:start()
+  return task.spawn("ended canaries", function()
+    while not self.d.stopping do
+      if not self.asked then self.over:wait() end
+      self.asked = false
+      if clear_all(self) then
+        self.asked = true
+        task.sleep(RETRY_MS)
+      end
     end
   end)
 end
 
--- Its address leads to the live release by now: what a proxy doesn't take does no harm.
-function Shift:leave_proxies(app)
-  local ok, e = pcall(tell_proxies, self, app, nil)
-  if ok then return forget_address(self, app) end
-  if e.code == "cancelled" then error(e, 0) end
-  log.warn(("the canary of %s stays in its proxy's configuration: %s"):format(app.name, e.message))
-end
-
--- At start, when the proxies have been told: canaries that had ended.
-function Shift:resume()
-  for _, row in ipairs(self.d.store:all("SELECT key FROM network WHERE kind = 'service' AND key LIKE ?",
-    "%/web.canary/80")) do
-    local project, environment, name = row.key:match "^([^/]+)/([^/]+)/([^/]+)/"
-    local app = self.d.apps:find { project = project, environment = environment, app = name }
-    if app and self.d.network:find_service(Apps.canary(app)) and not self:of(app) then forget_address(self, app) end
-  end
+function Shift:ended()
+  self.asked = true
+  self.over:notify()
 end
 
 function Shift.replaced(shift, row)
@@ -160,9 +183,8 @@ function Shift:set(app, release, options)
   local result = { release = release.number, before = live.number, instances = count, weight = weight }
   record(self, app, release, count, weight, result)
   if count then d.guard:leave(app) end -- instances that were stopped are not ill
-  local canary = self:canary(app)
   d.traffic:retarget(app)
-  if canary then tell_proxies(self, app, canary) end
+  if self:canary(app) then tell_proxies(self, app) end
   if count then
     local shift = self:of(app)
     result.cut = stop(self, app, live, options.drain, function(row) return Shift.replaced(shift, row) end)
@@ -191,7 +213,7 @@ function Shift:back(app, drain_ms)
   if serves then wake(self, app, live) end
   record(self, app, shift.release, 0, nil, { release = live and live.number, before = shift.release.number })
   d.traffic:retarget(app)
-  if shift.by_proxy then self:leave_proxies(app) end
+  self:ended()
   if serves then d.guard:watch(app, live) end
   stop(self, app, shift.release, drain_ms, function() return true end)
   d.store:commit { { "DELETE FROM shift WHERE app = ?", app.id } }

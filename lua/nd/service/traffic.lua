@@ -211,7 +211,7 @@ end
 function Traffic:retarget(app) return deciding(self, app, retarget) end
 
 local function forget_canary(self, app)
-  if not self.d.shift:of(app) then self.d.network:remove(Apps.canary(app)) end
+  if not self.d.shift:canary(app) then self.d.network:remove(Apps.canary(app)) end
 end
 
 -- Where a canary's callers were sent, unless there is another one by now.
