@@ -3,12 +3,13 @@
  *
  * ND_NTH names a file of 64-bit numbers, which is mapped and read at each call:
  *
- *   call left action hit  passed of each of the calls, in the order of the enum
+ *   call left action hit  passed of each of the calls, in the order of the enum  part parts
  *
  * Where `call` is not 0, its `left`-th call from then on gets SIGKILL (action 0) or fails with the
  * errno `action`, and `hit` becomes 1. The call `place` is a malloc, calloc or realloc by a chain
- * of callers that did none before. Who did it is said on stderr. Only nextdeployd is looked at, not
- * its children, and nothing counts between fork and exec.
+ * of callers that did none before; where `parts` is not 0, only each chain whose hash leaves
+ * `part`. Who did it is said on stderr. Only nextdeployd is looked at, not its children, and
+ * nothing counts between fork and exec.
  */
 #include <dirent.h>
 #include <dlfcn.h>
@@ -44,7 +45,8 @@ struct page {
     _Atomic int64_t action;
     _Atomic int64_t hit;
     _Atomic int64_t passed[CALLS];
-    int64_t unused[2];
+    _Atomic int64_t part;
+    _Atomic int64_t parts;
     _Atomic uint64_t places[PLACES]; /* hashes; 0: free */
 };
 
@@ -65,7 +67,7 @@ static bool is_new_place(struct page *p)
 {
     static __thread bool busy;
     void *frames[DEPTH];
-    uint64_t hash = 14695981039346656037u, known = 0;
+    uint64_t hash = 14695981039346656037u, known = 0, parts = (uint64_t)atomic_load(&p->parts);
     int n;
 
     if (busy)
@@ -75,6 +77,8 @@ static bool is_new_place(struct page *p)
     busy = false;
     for (int i = 2; i < n; i++)
         hash = (hash ^ (uint64_t)(uintptr_t)frames[i]) * 1099511628211u;
+    if (parts && hash % parts != (uint64_t)atomic_load(&p->part))
+        return false;
     for (uint64_t at = hash % PLACES;; at = (at + 1) % PLACES) {
         known = 0;
         if (atomic_compare_exchange_strong(&p->places[at], &known, hash))
