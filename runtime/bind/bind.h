@@ -12,6 +12,7 @@
 /* X(module): a file bind/<module>.c with int nd_open_<module>(lua_State *). */
 #define ND_BIND_MODULES(X)                                                                         \
     X(exposition)                                                                                  \
+    X(age)       /* encrypting to recipients, in the age format */                                 \
     X(cgroup)    /* what containers use */                                                         \
     X(clock)     /* now, monotonic, format, lag */                                                 \
     X(cron)      /* when a schedule is due */                                                      \

@@ -14,10 +14,11 @@
 static const char hex_digits[] = "0123456789abcdef";
 static const char *const alphabets[] = {
     [ND_BASE64] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
+    [ND_BASE64_RAW] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
     [ND_BASE64_URL] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_",
 };
 
-static void must(bool worked, const char *what)
+void nd_crypto_must(bool worked, const char *what)
 {
     if (worked)
         return;
@@ -27,7 +28,7 @@ static void must(bool worked, const char *what)
 
 void nd_crypto_random(void *out, size_t length)
 {
-    must(length == 0 || RAND_priv_bytes(out, (int)length) == 1, "the random generator");
+    nd_crypto_must(length == 0 || RAND_priv_bytes(out, (int)length) == 1, "the random generator");
 }
 
 void nd_crypto_sha256(const void *data, size_t length, uint8_t out[ND_SHA256_SIZE])
@@ -37,11 +38,12 @@ void nd_crypto_sha256(const void *data, size_t length, uint8_t out[ND_SHA256_SIZ
 
     if (!ctx) {
         ctx = EVP_MD_CTX_new();
-        must(ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1, "SHA-256");
+        nd_crypto_must(ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1, "SHA-256");
     }
-    must(EVP_DigestInit_ex(ctx, NULL, NULL) == 1 && EVP_DigestUpdate(ctx, data, length) == 1 &&
-             EVP_DigestFinal_ex(ctx, out, NULL) == 1,
-         "SHA-256");
+    nd_crypto_must(EVP_DigestInit_ex(ctx, NULL, NULL) == 1 &&
+                       EVP_DigestUpdate(ctx, data, length) == 1 &&
+                       EVP_DigestFinal_ex(ctx, out, NULL) == 1,
+                   "SHA-256");
 }
 
 void nd_crypto_hmac(const void *key, size_t key_length, const void *data, size_t length,
@@ -50,9 +52,10 @@ void nd_crypto_hmac(const void *key, size_t key_length, const void *data, size_t
     unsigned written = 0;
 
     /* OpenSSL takes a NULL key for "the one from before". */
-    must(HMAC(EVP_sha256(), key ? key : "", (int)key_length, data, length, out, &written) &&
-             written == ND_SHA256_SIZE,
-         "HMAC-SHA-256");
+    nd_crypto_must(
+        HMAC(EVP_sha256(), key ? key : "", (int)key_length, data, length, out, &written) &&
+            written == ND_SHA256_SIZE,
+        "HMAC-SHA-256");
 }
 
 bool nd_crypto_equal(const void *a, size_t a_length, const void *b, size_t b_length)

@@ -15,6 +15,9 @@
 
 enum { ND_SHA256_SIZE = 32, ND_UUID_TEXT = 37 };
 
+/* Ends the process unless the library did what it always can: "nextdeploy: `what` doesn't work". */
+void nd_crypto_must(bool worked, const char *what);
+
 void nd_crypto_random(void *out, size_t length);
 void nd_crypto_sha256(const void *data, size_t length, uint8_t out[ND_SHA256_SIZE]);
 void nd_crypto_hmac(const void *key, size_t key_length, const void *data, size_t length,
@@ -28,7 +31,7 @@ void nd_crypto_uuid(char out[ND_UUID_TEXT]);
 
 /* Text forms (RFC 4648). The decoders append to `out` and return -1 for anything that the encoder
  * wouldn't have written (blanks, upper-case hex aside; stray bits; wrong padding). */
-enum nd_base64 { ND_BASE64, ND_BASE64_URL /* without padding */ };
+enum nd_base64 { ND_BASE64, ND_BASE64_RAW /* without padding */, ND_BASE64_URL /* likewise */ };
 void nd_crypto_hex(const void *data, size_t length, struct nd_buf *out);
 int nd_crypto_unhex(const char *text, size_t length, struct nd_buf *out);
 void nd_crypto_base64(enum nd_base64 kind, const void *data, size_t length, struct nd_buf *out);

@@ -2,21 +2,15 @@
 
 #include <openssl/evp.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
 
 #include "base/mem.h"
 #include "engine/crypto.h"
 
 enum { VERSION = 1 };
 
-/* A cipher that fails on good arguments leaves nothing to trust: as in crypto.h, it aborts. */
 static void must(bool worked)
 {
-    if (worked)
-        return;
-    fprintf(stderr, "nextdeploy: AES-256-GCM doesn't work\n");
-    abort();
+    nd_crypto_must(worked, "AES-256-GCM");
 }
 
 /* Ready for the text, with the purpose taken in. */
