@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "bind/bind.h"
+#include "crypt.h"
 #include "parsers.h"
 #include "script/embed.h"
 #include "script/task.h"
@@ -57,7 +58,8 @@ static bool load_command(lua_State *L, int argc, char **argv)
 {
     luaL_requiref(L, "term", ndctl_open_term, 0);
     luaL_requiref(L, "parsers", ndctl_open_parsers, 0);
-    lua_pop(L, 2);
+    luaL_requiref(L, "crypt", ndctl_open_crypt, 0);
+    lua_pop(L, 3);
     if (nd_embed_load(L, "ndctl.main") != LUA_OK || lua_pcall(L, 0, 1, 0) != LUA_OK)
         return false;
     lua_createtable(L, argc, 0);

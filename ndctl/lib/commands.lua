@@ -26,7 +26,7 @@ commands.groups = {
   { "Watch", { "status", "apps", "ps", "logs", "events", "runs", "job", "metrics", "top" } },
   { "Set up", { "proxy", "recipe", "token", "registry", "context", "config", "completion", "doctor", "gc",
     "upgrade", "version", "help" } },
-  { "For scripts", { "cron", "debug" } },
+  { "For scripts", { "cron", "crypt", "debug" } },
 }
 
 function commands.names()

@@ -29,7 +29,7 @@ local by_code = {
   host_taken = 5, volume_in_use = 5, release_live = 5, nothing_to_roll_back = 5, past_pivot = 5, image_gone = 1,
   run_ended = 5, not_waiting = 5, not_begun = 5, job_ended = 5, job_of_run = 5, unhealthy = 6, not_found = 4,
   recipe_syntax = 2,
-  registry_denied = 3, canary_failed = 6,
+  registry_denied = 3, canary_failed = 6, age_bad_recipient = 2, age_bad_identity = 2,
 }
 
 local by_http = { [400] = 2, [401] = 3, [403] = 3, [404] = 4, [409] = 5, [504] = 6 }

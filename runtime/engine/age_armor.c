@@ -208,8 +208,10 @@ int nd_age_armor_read(struct nd_age_armor *a, const void *data, size_t length, s
         int rc = outside ? skip_blank(a, bytes, length, &used, err)
                          : take_line(a, bytes, length, &used, err);
 
-        if (rc < 0)
+        if (rc < 0) {
+            flush(a, err); /* what came before it is heard first, however the bytes are divided */
             return -1;
+        }
         bytes += used;
         length -= used;
     }

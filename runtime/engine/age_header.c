@@ -1,5 +1,6 @@
 #include "engine/age_header.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,13 +35,14 @@ static int bad_line(const struct nd_age_header *h, const char *what, struct nd_e
 static int read_version(struct nd_age_header *h, const char *line, size_t length,
                         struct nd_err *err)
 {
-    static const char of_age[] = "age-encryption.org/";
+    size_t number = sizeof version - 3; /* where the version's number is: "1" */
+    const char *found = line + number;
 
     h->next = ND_AGE_STANZA;
-    if (length == sizeof version - 2 && memcmp(line, version, length) == 0)
+    if (length == number + 1 && memcmp(line, version, length) == 0)
         return 0;
-    if (length >= sizeof of_age && memcmp(line, of_age, sizeof of_age - 1) == 0 &&
-        line[length - 1] != '\r')
+    if (length > number && memcmp(line, version, number) == 0 && isdigit((unsigned char)*found) &&
+        (*found != '1' || isdigit((unsigned char)found[1])))
         return nd_err_set(err, "age_unsupported", "encrypt it as age-encryption.org/v1",
                           "it is of another version of the age format");
     return nd_err_set(err, "age_bad_header", "an age file begins with age-encryption.org/v1",
@@ -209,8 +211,8 @@ static int nobody(const struct nd_age_header *h, struct nd_err *err)
                           "it is encrypted to post-quantum recipients, which can't be used here");
     return nd_err_set(err, "age_wrong_recipient",
                       "use the identity of one of its recipients, or have it encrypted to yours",
-                      "it is encrypted to %zu recipient%s, and no identity given here is of any",
-                      all, all == 1 ? "" : "s");
+                      "it is encrypted to %zu recipient%s, none of which is yours", all,
+                      all == 1 ? "" : "s");
 }
 
 int nd_age_header_open(const struct nd_age_header *h, const struct nd_age_identity *identities,

@@ -142,6 +142,13 @@ local before = {
   ["runs replay"] = function()
     fs.write(WORK .. "/run.json", done { "runs", "export", run_id }, 420)
   end,
+  ["crypt"] = function()
+    fs.remove(WORK .. "/key.txt")
+    local recipient = done { "crypt", "keygen", "-o", "key.txt" }
+    fs.write(WORK .. "/team.txt", recipient, 420)
+    ndctl({ "crypt", "encrypt", "-R", "team.txt", "-o", "backup.age" }, { stdin = "attack at dawn\n" })
+  end,
+  ["crypt keygen"] = function() fs.remove(WORK .. "/key.txt") end,
   ["diff"] = function() ndctl { "destroy", "web", "--env", "staging", "--yes" } end,
   ["doctor"] = function() -- rules of a change just made may still be on their way
     for _ = 1, 20 do

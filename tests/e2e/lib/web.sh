@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# web.sh - the linters of OpenAPI and the contract-checking proxy; source it after tests/lib.sh.
+# web.sh - npm packages that tests use: the linters of OpenAPI, the contract-checking proxy, age; source it after
+# tests/lib.sh.
 #
 #   web_install                      installs what tests/web/package-lock.json names into build/web,
 #                                    once; node and npm must be there (tests/run sees to it)
