@@ -29,6 +29,7 @@ M.options = {
   { "log_bytes", "64M", "SIZE", "how much is kept of what an app prints: 500K, 64M, 2G" },
   { "disk_budget", "20G", "SIZE", "what images, build cache, logs and the database may take before gc" },
   { "keep_releases", "5", "N", "earlier releases of an app whose images gc leaves alone" },
+  { "audit_keep", "365", "DAYS", "rows of the audit log that are older are sealed in files beside it" },
   { "log_level", "info", "LEVEL", "debug, info, warn or error" },
 }
 M.flags = {
@@ -156,6 +157,8 @@ function M.load(argv)
   out.keep_releases = out.keep_releases:match "^%d%d?%d?$" and math.tointeger(out.keep_releases)
     or err.raise("bad_config", ("keep_releases: '%s' is not a number of releases"):format(out.keep_releases),
       "from 0 to 999")
+  out.audit_keep = out.audit_keep:match "^%d%d?%d?%d?$" and math.tointeger(out.audit_keep)
+    or err.raise("bad_config", ("audit_keep: '%s' is not a number of days"):format(out.audit_keep), "from 0 to 9999")
   if out.log_format ~= "text" and out.log_format ~= "json" then
     err.raise("bad_config", ("log_format: must be text or json, got '%s'"):format(out.log_format))
   end

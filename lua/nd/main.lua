@@ -82,7 +82,7 @@ local function build(o, programs)
     recipes = "recipe", runs = "runs", queue = "queue", health = "health", drain = "drain",
     guard = "guard", watch = "watch", jobs = "jobs", schedule = "schedule", scale = "scale",
     shift = "shift", gate = "gate", exec = "exec", registries = "registry", seal = "seal", logs = "logs",
-    images = "images", upgrade = "upgrade", gc = "gc",
+    images = "images", upgrade = "upgrade", gc = "gc", audit = "audit",
   } do
     d[name] = require("nd.service." .. module).new(d)
   end
@@ -173,6 +173,7 @@ local function serve(o, programs)
   d.store = Store.open(o.state_dir, fs.machine_id())
   prepare_run_dir(o)
   build(o, programs)
+  d.audit:open()
   local sound = task.spawn("check of the database", d.store.verify, d.store)
   d.proxy:write_config()
   local interrupted = d.runs:interrupted()
@@ -193,6 +194,7 @@ local function serve(o, programs)
   d.network:stop()
   d.metrics:stop()
   pcall(d.runs.park, d.runs)
+  d.audit:close()
   d.store:close()
   log.info(d.replaced and "the program on disk takes over" or "stopped; what serves goes on serving")
   return d.replaced and REPLACE

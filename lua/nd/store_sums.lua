@@ -18,7 +18,7 @@ local M = {}
 
 -- Shown, never acted on.
 local TABLES = [[SELECT name FROM sqlite_schema WHERE type = 'table'
-  AND name NOT IN ('event', 'metric') AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY name]]
+  AND name NOT IN ('event', 'metric', 'audit') AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY name]]
 
 -- {name =, columns = {name, ...} without the checksum, key = {name, ...}, before = how many columns
 -- come before the checksum, nil where there is none}

@@ -25,7 +25,7 @@ commands.groups = {
     "diff" } },
   { "Watch", { "status", "apps", "ps", "logs", "events", "runs", "job", "metrics", "top" } },
   { "Set up", { "proxy", "recipe", "token", "registry", "context", "config", "completion", "doctor", "gc",
-    "upgrade", "version", "help" } },
+    "audit", "upgrade", "version", "help" } },
   { "For scripts", { "cron", "crypt", "debug" } },
 }
 

@@ -7,12 +7,15 @@
  *       the decoders return nil for what isn't well-formed
  *   seal(key, purpose, plain) -> bytes    unseal(key, purpose, seal) -> plain | nil
  *       authenticated encryption under a key of 32 bytes (engine/seal.h)
+ *   sign_public(seed) -> key     sign(seed, text) -> 64 bytes     signed(key, text, signature) ->
+ *       boolean: Ed25519, seeds and keys of 32 bytes (engine/sign.h)
  */
 #include "engine/crypto.h"
 
 #include "base/mem.h"
 #include "bind/bind.h"
 #include "engine/seal.h"
+#include "engine/sign.h"
 
 enum { RANDOM_MOST = 1024 * 1024, SEAL_MOST = 16 * 1024 * 1024 };
 
@@ -196,6 +199,38 @@ static int crypto_unseal(lua_State *L)
     return 1;
 }
 
+static int crypto_sign_public(lua_State *L)
+{
+    uint8_t public_key[ND_SIGN_KEY];
+
+    nd_sign_public(check_key(L, 1), public_key);
+    lua_pushlstring(L, (const char *)public_key, sizeof public_key);
+    return 1;
+}
+
+static int crypto_sign(lua_State *L)
+{
+    const uint8_t *seed = check_key(L, 1);
+    struct nd_seal_text text = check_text(L, 2);
+    uint8_t signature[ND_SIGNATURE];
+
+    nd_sign(seed, text.data, text.length, signature);
+    lua_pushlstring(L, (const char *)signature, sizeof signature);
+    return 1;
+}
+
+static int crypto_signed(lua_State *L)
+{
+    const uint8_t *key = check_key(L, 1);
+    struct nd_seal_text text = check_text(L, 2);
+    size_t length;
+    const char *signature = luaL_checklstring(L, 3, &length);
+
+    lua_pushboolean(L, length == ND_SIGNATURE &&
+                           nd_sign_check(key, text.data, text.length, (const uint8_t *)signature));
+    return 1;
+}
+
 static const luaL_Reg functions[] = {{"random", crypto_random},
                                      {"sha256", crypto_sha256},
                                      {"hmac", crypto_hmac},
@@ -209,6 +244,9 @@ static const luaL_Reg functions[] = {{"random", crypto_random},
                                      {"unbase64url", crypto_unbase64url},
                                      {"seal", crypto_seal},
                                      {"unseal", crypto_unseal},
+                                     {"sign_public", crypto_sign_public},
+                                     {"sign", crypto_sign},
+                                     {"signed", crypto_signed},
                                      {NULL, NULL}};
 
 int nd_open_crypto(lua_State *L)

@@ -19,6 +19,25 @@ describe("crypto", function()
       crypto.hmac("", ""))
   end)
 
+  it("signs as RFC 8032 says, and tells what isn't signed", function()
+    local seed = crypto.unhex "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb"
+    local key = crypto.unhex "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"
+    local signature = "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
+      .. "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
+    assert.equal(crypto.hex(key), crypto.hex(crypto.sign_public(seed)))
+    assert.equal(signature, crypto.hex(crypto.sign(seed, "\x72")))
+    signature = crypto.unhex(signature)
+    assert.is_true(crypto.signed(key, "\x72", signature))
+    assert.is_false(crypto.signed(key, "\x73", signature))
+    assert.is_false(crypto.signed(key, "\x72", signature:sub(1, 63)))
+    assert.is_false(crypto.signed(key, "\x72", ("\0"):rep(64)))
+    assert.is_false(crypto.signed(("\xff"):rep(32), "\x72", signature))
+    assert.has_error(function() crypto.signed("short", "x", signature) end)
+    local empty = crypto.sign(crypto.unhex "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60", "")
+    assert.equal("e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46b"
+      .. "d25bf5f0595bbe24655141438e7a100b", crypto.hex(empty))
+  end)
+
   it("compares", function()
     assert.is_true(crypto.equal("", ""))
     assert.is_true(crypto.equal("a\0b", "a\0b"))

@@ -99,7 +99,7 @@ local function exec(c)
 end
 
 return {
-  { method = "WS", path = "/ws/exec", id = "exec", permission = "deploy", needs = "app",
+  { method = "WS", path = "/ws/exec", id = "exec", permission = "deploy", needs = "app", audit = true,
     query = { app = s.doc(s.text, "The app's name."), project = shapes.key.project,
       environment = shapes.key.environment, process = s.doc(s.text, "Which of its processes; any, unless it is said."),
       index = { type = "integer", minimum = 1, description = "Which of its instances; the first that runs." } },

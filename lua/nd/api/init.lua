@@ -6,10 +6,11 @@
 --    there, body = schema, payload = schema, status = {codes it answers when done; 200}, fails = {codes of
 --    its errors beyond the usual ones}, handler = function(c) -> payload, message, status}
 --   method "WS" is a WebSocket: handler(c) -> function(ws), frames = schema of a frame; asked without
---   an upgrade it answers `list(c)` -> payload. method "ANY" takes every method. raw = true: the
+--   an upgrade it answers `list(c)` -> payload. method "ANY" takes every method. audit = true: it is
+--   audited though it changes nothing, false: though it isn't a GET it is not. raw = true: the
 --   handler makes the whole answer. also = {media type = schema}: other forms; the handler that
 --   chooses one sets c.raw.
--- c: {d, path = {names}, query, body, user = {name, role}, request}. Handlers raise errors; the
+-- c: {d, route, path = {names}, query, body, user = {name, role}, request}. Handlers raise errors; the
 -- envelope {success, message, payload} is made here. Every GET answers HEAD too, every path OPTIONS.
 
 local crypto = require "crypto"
@@ -53,7 +54,7 @@ local function add(tag)
 end
 
 for _, tag in ipairs { "deploy", "apps", "runs", "jobs", "recipes", "host", "metrics", "tokens", "registries",
-  "proxy", "exec", "streams", "logs", "openapi" } do
+  "proxy", "exec", "streams", "logs", "audit", "openapi" } do
   add(tag)
 end
 
@@ -70,13 +71,13 @@ local function with_usual(headers)
   return headers
 end
 
-local function failure(e)
+local function failure(e, c)
   if e.traceback then
     log.error("API: " .. e.traceback)
     e = { code = "internal", message = "the daemon met an error it did not expect: " .. e.message,
       hint = "this is a bug; its log has the details" }
   end
-  local headers = with_usual {}
+  local headers = with_usual(c.headers or {})
   if e.code == "unauthorized" then headers["www-authenticate"] = "Bearer" end
   if e.code == "method_not_allowed" then headers.allow = e.data.allow end
   return { status = e.http or err.status(e.code), headers = headers, body = json.encode {
@@ -198,23 +199,27 @@ local function await_recovery(d, request)
   while d.recovering and request.method ~= "GET" and request.method ~= "HEAD" do d.recovering:wait(1000) end
 end
 
-local function handle(d, request)
-  local user = user_of(d, request)
+-- Fills in c as far as it comes. -> the answer
+local function handle(c)
+  local d, request = c.d, c.request
+  c.user = user_of(d, request)
   local route, path = match(request)
   if not route then
     local methods = allowed(request)
     if request.method ~= "OPTIONS" then refuse_method(request, methods) end
     return { status = 204, headers = { allow = methods, server = usual.server } }
   end
-  authorize(route, user)
+  c.route, c.path = route, path
+  authorize(route, c.user)
   await_recovery(d, request)
-  local c = { d = d, path = path, user = user, request = request, query = query_of(route, request),
-    body = read_body(route, request) }
-  if request.websocket then return { upgrade = route.handler(c) }, route end
+  c.query, c.body = query_of(route, request), read_body(route, request)
+  if d.audit then d.audit:asks(c) end
+  if request.websocket then return { upgrade = route.handler(c) } end
   local payload, message, status = (route.list or route.handler)(c)
-  if route.raw or c.raw then return payload, route end
+  c.payload = payload
+  if route.raw or c.raw then return payload end
   return { status = status, headers = c.headers and with_usual(c.headers) or usual, body = json.encode {
-    success = true, message = message or "ok", payload = payload } }, route
+    success = true, message = message or "ok", payload = payload } }
 end
 
 -- The server's handler.
@@ -222,11 +227,12 @@ function M.handler(d)
   if d.options.test_endpoints then add "test" end
   usual.server = "nextdeployd/" .. d.version
   return function(request)
-    local ok, answer, route = pcall(handle, d, request)
-    if not ok then
-      answer, route = failure(err.from(answer)), match(request)
-    end
-    d.metrics.requests:add(1, route and route.id or "none", answer.status or answer.upgrade and 101 or 200)
+    local c, e = { d = d, request = request }, nil
+    local ok, answer = pcall(handle, c)
+    if not ok then e = err.from(answer) end
+    if d.audit then d.audit:answers(c, e) end
+    if e then answer = failure(e, c) end
+    d.metrics.requests:add(1, c.route and c.route.id or "none", answer.status or answer.upgrade and 101 or 200)
     return answer
   end
 end

@@ -2,6 +2,7 @@
 
 local json = require "json"
 local s = require "nd.api.schema"
+local Audit = require "nd.service.audit"
 
 -- What any answer may be, by status. A route names those it can give beyond the usual ones.
 local errors = {
@@ -51,6 +52,7 @@ local tags = {
   { "exec", "Commands inside a live instance." },
   { "streams", "Events, as a WebSocket or as a list." },
   { "logs", "What apps print, kept beyond their containers: searched, followed, resumed." },
+  { "audit", "Who did what: chained, signed, verified." },
   { "openapi", "This description." },
 }
 
@@ -98,6 +100,7 @@ local function failures(route)
   if route.permission ~= "none" then out[401] = true end
   if route.body then out[413] = true end
   if #route.names > 0 then out[404] = true end
+  if Audit.is_audited(route) then out[507] = true end
   for _, status in ipairs(route.fails or {}) do out[status] = true end
   return out
 end

@@ -9,7 +9,7 @@ return {
   { method = "GET", path = "/recipes/{name}", id = "showRecipe", permission = "read",
     summary = "One recipe: parameters, README, source.", fails = { 400, 422, 504 }, payload = s.ref "Recipe",
     handler = function(c) return c.d.recipes:show(c.path.name) end },
-  { method = "POST", path = "/recipes/check", id = "checkRecipe", permission = "read",
+  { method = "POST", path = "/recipes/check", id = "checkRecipe", permission = "read", audit = false,
     summary = "Loads a recipe in a worker and says what is wrong with it, or what it takes.",
     doc = "Nothing is run and nothing is kept. What is wrong is a 400 with the file and line.",
     body = s.ref "RecipeFiles", payload = s.ref "Recipe", fails = { 422, 504 },

@@ -319,6 +319,22 @@ local answers = {
     started_at = time, ended_at = time, output = doc(list(text), "Its last lines."),
   }, { "id", "app", "process", "trigger", "state", "release", "image", "command", "created_at" }),
 
+  AuditEntry = object({
+    seq = integer, time = time, outcome = { type = "string", enum = array { "asked", "done", "refused", "failed",
+      "noted" } }, operation = text, permission = text,
+    request = doc(text, "The answer's x-request-id."), kind = doc(text, "unix, token, none, system, ..."),
+    user = text, origin = doc(text, "Address and port, or the process at the unix socket."), project = text,
+    environment = text, app = text, object = text, run = text, code = doc(text, "Of the error."),
+    count = doc(integer, "Refusals that the row stands for."), detail = text, hash = text,
+  }, { "seq", "time", "outcome", "operation", "kind", "hash" }),
+
+  AuditVerdict = object({
+    ok = boolean, rows = integer, first = integer, last = integer, head = doc(text, "The last row's hash."),
+    checkpoints = integer, found = doc(integer, "How many problems."), problems = list(text),
+    key = doc(text, "The public key that what is signed is signed with, in base64."),
+    waiting = doc(integer, "Rows that wait for the disk."),
+  }, { "ok", "rows", "found", "problems", "checkpoints" }),
+
   Effect = object({
     n = doc(integer, "In the order asked."), name = text, version = integer, args = list(any),
     label = text, at = doc(text, "Where in the recipe."), asked_at = time,

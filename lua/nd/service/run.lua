@@ -55,6 +55,13 @@ for name, method in pairs(run_journal) do Run[name] = method end
 
 function Run:event(kind, data) return self.d.store:event(kind, self.row.app, self.row.id, data) end
 
+-- Asked for by whomever, it is the daemon that begins and ends it.
+function Run:audit(operation, outcome, code)
+  if not self.d.audit then return end
+  self.d.audit:note { operation = operation, outcome = outcome, code = code, app = self.app, run = self.row.id,
+    object = self.row.recipe, who = self.row.owner }
+end
+
 local function live(state)
   return state == "running" or state == "sleeping" or state == "rolling_back"
 end
@@ -474,6 +481,7 @@ function Run:finish(state, reason, result, more)
   }
   self:set_state(state, table.move(more or {}, 1, #(more or {}), #statements + 1, statements))
   self.d.metrics.runs_ended:add(1, self.row.recipe, state)
+  self:audit("run.end", state == "done" and "done" or "failed", reason and reason.code)
   fault.hit "run.ended"
   self.ended:notify()
 end

@@ -208,6 +208,7 @@ end
 -- already, or nil.
 function Runs:begin(run, w)
   self.live[run.row.id] = run
+  run:audit("run.begin", "done")
   run:go(w)
   self.begun:notify()
   return run

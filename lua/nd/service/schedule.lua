@@ -81,6 +81,7 @@ local function fire(self, app, entry)
       { code = "overlap", message = ("job %d, the firing before, still ran"):format(other.id),
         hint = 'overlap = "allow" lets them run side by side' })
   end
+  if d.audit then d.audit:record { operation = "schedule.fire", app = app, object = process.name } end
   d.jobs:launch(app, release, process, { key = key, trigger = "cron", due_at = entry.due,
     suffix = tostring(entry.due // 1000), owner = "schedule" })
 end

@@ -166,6 +166,10 @@ local before = {
   ["context"] = function()
     ndctl { "context", "add", "box", "--host", TCP, "--token", "nd_secret", "--replace" }
   end,
+  ["audit verify"] = function()
+    done { "audit", "export", "-o", "audit.jsonl" }
+    fs.write(WORK .. "/audit.pub", json.decode(done { "audit", "verify", "--json" }).key .. "\n", 420)
+  end,
   ["context add"] = function() ndctl { "context", "remove", "box" } end,
   ["proxy remove"] = function() done { "proxy", "set", "www.example.com", "--app", "web" } end,
   ["registry logout"] = function()
