@@ -134,7 +134,10 @@ local function export(ctx)
     if answer.status ~= 200 then whole[#whole + 1] = chunk else file:write(chunk) end
   end
   if answer.status ~= 200 then c:refused { data = { status = answer.status, body = table.concat(whole) } } end
-  if not o.output then return file:flush() end
+  if not o.output then
+    file:flush()
+    return
+  end
   file:close()
   os.rename(o.output .. ".part", o.output)
   out.progress(("The audit log is in %s."):format(o.output))

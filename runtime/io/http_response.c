@@ -146,6 +146,34 @@ static int fields_add(struct nd_buf *out, const struct nd_http_head *head, struc
     return 0;
 }
 
+/* What a browser is to make of any answer that says nothing else: not a page of anybody's, in
+ * nobody's frame, in no cache, with no other type than it says (Fetch Standard, 3.7; CSP Level 3).
+ */
+static void guards_add(struct nd_buf *out, const struct nd_http_head *head)
+{
+    static const char *const guards[][2] = {
+        {"Cache-Control", "no-store"},
+        {"Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"},
+        {"Cross-Origin-Resource-Policy", "same-origin"},
+        {"Referrer-Policy", "no-referrer"},
+        {"X-Content-Type-Options", "nosniff"},
+        {"X-Frame-Options", "DENY"},
+    };
+
+    for (size_t g = 0; g < sizeof guards / sizeof guards[0]; g++) {
+        int i = 0;
+
+        while (i < head->count && !named(&head->fields[i], guards[g][0]))
+            i++;
+        if (i < head->count)
+            continue;
+        nd_buf_adds(out, guards[g][0]);
+        nd_buf_add(out, ": ", 2);
+        nd_buf_adds(out, guards[g][1]);
+        nd_buf_add(out, "\r\n", 2);
+    }
+}
+
 static void date_renew(struct nd_http_date *date)
 {
     int64_t now = nd_clock_wall() / 1000;
@@ -174,6 +202,8 @@ int nd_http_head_add(struct nd_buf *out, const struct nd_http_head *head, struct
         out->length = before;
         return -1;
     }
+    if (head->status != 101)
+        guards_add(out, head);
     if (head->length >= 0)
         nd_buf_addf(out, "Content-Length: %lld\r\n", (long long)head->length);
     else if (head->length == ND_HTTP_CHUNKED)

@@ -2,9 +2,11 @@
  * http_response.h - the bytes of a response: head, chunk frames, error envelope.
  *
  * Date, Connection, Content-Length and Transfer-Encoding are written here and nowhere else; a
- * caller's fields of these names are dropped, save "Connection: close". No Server field: which
- * program and version answers is nobody's business. Names and values that could split a response
- * (CR, LF, NUL, a name that isn't a token) are refused.
+ * caller's fields of these names are dropped, save "Connection: close". What tells browsers to keep
+ * an answer to themselves (Cache-Control, Content-Security-Policy, X-Content-Type-Options and the
+ * like) is written with every one, unless the caller has a field of that name. No Server field:
+ * which program and version answers is nobody's business. Names and values that could split a
+ * response (CR, LF, NUL, a name that isn't a token) are refused.
  */
 #ifndef ND_IO_HTTP_RESPONSE_H
 #define ND_IO_HTTP_RESPONSE_H

@@ -58,8 +58,8 @@ end
 local function export(c)
   local since = c.query.since and instant.ms("since", c.query.since)
   c.raw = true
-  return { status = 200, headers = { ["content-type"] = "application/x-ndjson", ["cache-control"] = "no-store",
-    ["x-content-type-options"] = "nosniff", server = "nextdeployd/" .. c.d.version },
+  return { status = 200, headers = { ["content-type"] = "application/x-ndjson",
+    server = "nextdeployd/" .. c.d.version },
     stream = function(write) c.d.audit.log:export(since, write) end }
 end
 

@@ -16,6 +16,7 @@
 local crypto = require "crypto"
 local json = require "json"
 local log = require "log"
+local door = require "nd.api.door"
 local err = require "nd.error"
 local schema = require "nd.api.schema"
 
@@ -61,10 +62,7 @@ end
 -- ---- who is it ----
 
 -- What every answer says; `server` comes with the daemon.
-local usual = {
-  ["content-type"] = "application/json", ["cache-control"] = "no-store",
-  ["x-content-type-options"] = "nosniff",
-}
+local usual = { ["content-type"] = "application/json" }
 
 local function with_usual(headers)
   for name, value in pairs(usual) do headers[name] = value end
@@ -84,20 +82,6 @@ local function failure(e, c)
     success = false, message = e.message, code = e.code, hint = e.hint, payload = e.data } }
 end
 
--- A web page on the same machine is a stranger: it can't send our token, and mustn't guess at us.
-local function check_browser(request)
-  local host, origin = request.headers.host or "", request.headers.origin
-  if origin and origin ~= "http://" .. host then
-    err.raise("forbidden", "requests from web pages of other origins are refused",
-      "use ndctl, or send no Origin header")
-  end
-  if host ~= "" and not host:find "^[%d.]+:?%d*$" and not host:find "^localhost:?%d*$"
-    and not host:find "^%[" then
-    err.raise("forbidden", ("the host name %q is not this daemon's"):format((host:gsub(":%d+$", ""))),
-      "address it as 127.0.0.1 or localhost")
-  end
-end
-
 local function known(d, hash)
   local row = d.store:get("SELECT * FROM token WHERE hash = ?", hash)
   return row and row.role .. " " .. row.name
@@ -107,7 +91,7 @@ local function user_of(d, request)
   if request.peer.kind == "unix" then
     return { name = "uid " .. request.peer.uid, role = "admin" }
   end
-  check_browser(request)
+  door.check(request)
   local token = (request.headers.authorization or ""):match "^[Bb]earer +(%S+)$"
   if not token then return nil end
   local hash = crypto.sha256(token)

@@ -27,8 +27,7 @@ local function list(c)
   local lines = c.d.logs:read(app, query)
   c.raw = true -- the payload comes as JSON text
   return { status = 200, body = '{"success":true,"message":"ok","payload":' .. lines .. "}",
-    headers = { ["content-type"] = "application/json", ["cache-control"] = "no-store",
-      ["x-content-type-options"] = "nosniff", server = "nextdeployd/" .. c.d.version } }
+    headers = { ["content-type"] = "application/json", server = "nextdeployd/" .. c.d.version } }
 end
 
 local function follow(c)

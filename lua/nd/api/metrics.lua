@@ -50,7 +50,6 @@ local function metrics(c)
   if form == JSON then return as_json(c) end
   c.raw = true
   return { status = 200, body = text_of(c.d), headers = { ["content-type"] = TEXT, vary = "Accept",
-    ["cache-control"] = "no-store", ["x-content-type-options"] = "nosniff",
     server = "nextdeployd/" .. c.d.version } }
 end
 

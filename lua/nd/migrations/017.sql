@@ -10,7 +10,8 @@ CREATE TABLE audit (
   permission TEXT,                   -- that it needs
   request TEXT,                      -- id of the request: of its two rows, and its x-request-id
   kind TEXT NOT NULL,                -- of who: unix, token, ..., none, system
-  who TEXT,
+  who TEXT,                          -- by name
+  credential TEXT,                   -- what was shown: id of a token or session
   origin TEXT,                       -- address and port, or the process at the unix socket
   project TEXT,
   environment TEXT,

@@ -92,7 +92,8 @@ end
 
 local function who_of(c)
   if not c.user then return "none" end
-  return c.user.kind or c.request.peer.kind == "unix" and "unix" or "token", clean(c.user.name)
+  local kind = c.user.kind or c.request.peer.kind == "unix" and "unix" or "token"
+  return kind, clean(c.user.name), clean(c.user.id)
 end
 
 -- What every row of a request says.
@@ -100,10 +101,11 @@ local function row_of(c)
   local route, path, body, query = c.route or {}, c.path or {}, c.body, c.query or c.request.query
   local app = path.app or text_in(body, "app_name", "app") or text_in(query, "app")
   local object = path.name or path.domain or path.host or path.id
-    or text_in(body, "name", "domain", "host", "recipe", "image", "process")
-  local kind, who = who_of(c)
+    or text_in(body, "name", "image", "domain", "host", "recipe", "process")
+  local kind, who, id = who_of(c)
   return {
-    request = c.request_id, kind = kind, who = who, origin = origin_of(c.request.peer),
+    request = c.request_id, kind = kind, who = who, credential = id ~= who and id or nil,
+    origin = origin_of(c.request.peer),
     operation = route.id or clean(c.request.method .. " " .. c.request.path), permission = route.permission,
     project = app and clean(text_in(body, "project") or text_in(query, "project") or "default"),
     environment = app and clean(text_in(body, "environment") or text_in(query, "environment") or "production"),
@@ -256,6 +258,12 @@ local function row_for(fields)
 end
 
 function Audit:record(fields) self.log:append(row_for(fields)) end
+
+-- A read or change of secrets, by name: before it is made, beside its request's own rows.
+function Audit:secret(c, action, names)
+  self:record { c = c, operation = "secret." .. action, outcome = "noted",
+    object = #names > 0 and table.concat(names, ",") or nil }
+end
 
 function Audit:note(fields) self.log:post(row_for(fields)) end
 

@@ -33,7 +33,7 @@ local RETRY_MS = 200
 local SEAL_ROWS = 20000           -- of a file that is handed over: some 8 MB
 local KEY_BYTES = 32
 
-local COLUMNS = { "seq", "time", "outcome", "operation", "permission", "request", "kind", "who", "origin",
+local COLUMNS = { "seq", "time", "outcome", "operation", "permission", "request", "kind", "who", "credential", "origin",
   "project", "environment", "app", "object", "run", "code", "count", "detail", "hash" }
 local INSERT = ("INSERT INTO audit (%s) VALUES (%s)"):format(table.concat(COLUMNS, ", "),
   ("?, "):rep(#COLUMNS - 1) .. "?")

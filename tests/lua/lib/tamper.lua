@@ -118,8 +118,8 @@ local function delete_and_close(c, rows)
   return seq
 end
 
-local COLUMNS = "time, outcome, operation, permission, request, kind, who, origin, project, environment, app, object, "
-  .. "run, code, count, detail, hash"
+local COLUMNS = "time, outcome, operation, permission, request, kind, who, credential, origin, project, environment, "
+  .. "app, object, run, code, count, detail, hash"
 
 local function insert(c, rows)
   local seq = rows[math.random(#rows)].seq + 1 -- the end among them
