@@ -312,6 +312,7 @@ describe("the audit log", function()
       local c = counts[kind] or { tried = 0, found = 0 }
       counts[kind] = c
       c.tried, c.found = c.tried + 1, c.found + (found and 1 or 0)
+      task.yield()
     end
     t:close()
     local names = {}
