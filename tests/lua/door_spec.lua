@@ -21,8 +21,8 @@ describe("the door", function()
   it("is shut to names, which can be made to mean this machine", function()
     for _, host in ipairs { "evil.example", "evil.example:8371", "127.0.0.1.evil.example",
       "localhost.evil.example:8371", "evil.localhost", "256.0.0.1", "127.0.0.1:8371:1", "127.0.0.1:",
-      "127.0.0.1:123456", "[evil]", "[]", "[1234]", "[::1", "::1", "127.0.0.1 evil", "127.0.0.1,evil.example", "1.2.3", "0x7f.1", "2130706433", "a@127.0.0.1",
-      "localhost.", ":8371" } do
+      "127.0.0.1:123456", "[evil]", "[]", "[1234]", "[::1", "::1", "127.0.0.1 evil", "127.0.0.1,evil.example",
+      "1.2.3", "0x7f.1", "2130706433", "a@127.0.0.1", "localhost.", ":8371" } do
       assert.is_false(opens { host = host }, host)
       assert.is_false(opens { host = host, origin = "http://" .. host }, host)
     end
