@@ -70,7 +70,7 @@ void nd_store_finish(struct nd_store *s, struct nd_list *list)
 
 static void keep_loop_alive(struct nd_store *s)
 {
-    if (s->outstanding > 0 || s->shut || !s->announced)
+    if (s->outstanding > 0 || s->telling || s->shut || !s->announced)
         uv_ref((uv_handle_t *)&s->async);
     else
         uv_unref((uv_handle_t *)&s->async);
@@ -101,6 +101,24 @@ static void give_back(struct nd_store *s, struct nd_list *finished)
     }
 }
 
+static bool is_write(const struct nd_request *r)
+{
+    return r->kind == ND_STORE_WRITE || r->kind == ND_STORE_SCRIPT;
+}
+
+/* Writes go on in a turn of the loop in which no more of them are to be told of; lock held. */
+static void end_of_loss(struct nd_store *s, struct nd_list *finished)
+{
+    s->telling = false;
+    if (!s->lost)
+        return;
+    ND_LIST_EACH (link, finished)
+        s->telling |= is_write(ND_CONTAINER(link, struct nd_request, link));
+    s->lost = s->telling;
+    if (s->telling)
+        uv_async_send(&s->async);
+}
+
 static void on_async(uv_async_t *async)
 {
     struct nd_store *s = async->data;
@@ -113,6 +131,7 @@ static void on_async(uv_async_t *async)
         nd_list_remove(link);
         nd_list_append(&finished, link);
     }
+    end_of_loss(s, &finished);
     opened = s->opened;
     ended = s->ended;
     uv_mutex_unlock(&s->lock);
@@ -152,8 +171,6 @@ void nd_store_open(struct nd_loop *loop, const char *path, nd_store_opened *open
 
 void nd_store_submit(struct nd_store *s, struct nd_request *r, nd_store_done *done, void *arg)
 {
-    bool writes = r->kind == ND_STORE_WRITE || r->kind == ND_STORE_SCRIPT;
-
     r->done = done;
     r->arg = arg;
     r->failed = 0;
@@ -166,7 +183,7 @@ void nd_store_submit(struct nd_store *s, struct nd_request *r, nd_store_done *do
     s->outstanding++;
     keep_loop_alive(s);
     uv_mutex_lock(&s->lock);
-    nd_list_append(writes ? &s->writes : &s->reads, &r->link);
+    nd_list_append(is_write(r) ? &s->writes : &s->reads, &r->link);
     uv_cond_broadcast(&s->wake);
     uv_mutex_unlock(&s->lock);
 }

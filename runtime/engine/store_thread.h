@@ -3,6 +3,8 @@
  *
  * Handover: the loop appends to `writes` or `reads`, a thread takes from there, works without the
  * lock, and gives back with nd_store_finish. Whoever has a request is the only one to touch it.
+ * Nothing overtakes what was lost: what is queued behind a group that the disk refused, and what
+ * comes before the loop has told, fails with it. Who has seen the error writes again, in his order.
  * The end: `closing` is set; the reader empties its queue and ends; the writer empties its own,
  * joins the reader, closes the connections, sets `ended`, and is joined by the loop.
  */
@@ -22,6 +24,8 @@ struct nd_store {
     struct nd_list writes;       /* lock; nd_request.link */
     struct nd_list reads;        /* lock */
     struct nd_list finished;     /* lock; for the loop */
+    bool lost;                   /* lock: a write was lost, and who asked may not know yet */
+    struct nd_err lost_err;      /* lock */
     bool closing;                /* lock */
     bool opened;                 /* lock: the writer has opened it, or failed to */
     bool ended;                  /* lock: the writer has closed everything */
@@ -37,6 +41,7 @@ struct nd_store {
     _Atomic uint64_t version; /* grows with each commit, before anybody is told of it */
 
     int outstanding; /* loop: submitted and not yet given back */
+    bool telling;    /* loop: of a loss */
     bool announced;  /* loop: on_opened was called */
     bool shut;       /* loop: nd_store_close was called */
     nd_store_opened *on_opened;

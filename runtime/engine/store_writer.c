@@ -152,7 +152,25 @@ static void write_group(struct writer *w, struct nd_list *group)
         }
     }
     note_stats(w, group, rc == 0);
+    if (rc < 0) {
+        uv_mutex_lock(&w->store->lock);
+        w->store->lost = true;
+        w->store->lost_err = err;
+        uv_mutex_unlock(&w->store->lock);
+    }
     nd_store_finish(w->store, group);
+}
+
+/* Gives back all writes that stand behind one that was lost; lock held. */
+static void refuse_waiting(struct nd_store *s)
+{
+    ND_LIST_EACH (link, &s->writes) {
+        ND_CONTAINER(link, struct nd_request, link)->err = s->lost_err;
+        s->stats.failed++;
+        nd_list_remove(link);
+        nd_list_append(&s->finished, link);
+    }
+    uv_async_send(&s->async);
 }
 
 /* Moves the next requests that may share a COMMIT into `group`; false at the end. */
@@ -161,8 +179,13 @@ static bool take_group(struct nd_store *s, struct nd_list *group)
     int taken = 0;
 
     uv_mutex_lock(&s->lock);
-    while (nd_list_empty(&s->writes) && !s->closing)
+    for (;;) {
+        if (s->lost && !nd_list_empty(&s->writes))
+            refuse_waiting(s);
+        if (!nd_list_empty(&s->writes) || s->closing)
+            break;
         uv_cond_wait(&s->wake, &s->lock);
+    }
     ND_LIST_EACH (link, &s->writes) {
         bool script = ND_CONTAINER(link, struct nd_request, link)->kind == ND_STORE_SCRIPT;
 
