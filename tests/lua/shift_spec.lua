@@ -178,6 +178,18 @@ describe("an app between two releases", function()
       assert.is_nil(d.shift:of(app))
     end)
 
+    it("leaves none where the next one was short", function()
+      d.shift:set(app, new, { weight = 5 })
+      d.traffic:switch(app, new)
+      route() -- the release has none of its own
+      d.shift:ended()
+      w:until_true(function() return told[2] == "shop.test whole" end)
+      d.shift:set(app, old, { weight = 5 })
+      d.shift:back(app)
+      assert.is_true(cleared())
+      assert.equal("shop.test whole", told[#told])
+    end)
+
     it("leaves none where the proxy was away at first", function()
       local set, failed = d.proxy.set, false
       d.shift:set(app, new, { weight = 5 })

@@ -36,7 +36,7 @@ local RETRY_MS = 2000
 local Shift = {}
 Shift.__index = Shift
 
-function Shift.new(d) return setmetatable({ d = d, over = task.signal(), asked = true }, Shift) end
+function Shift.new(d) return setmetatable({ d = d, over = task.signal(), asked = true, begun = {} }, Shift) end
 
 function Shift:of(app)
   local row = self.d.store:get("SELECT * FROM shift WHERE app = ?", app.id)
@@ -76,11 +76,15 @@ local function left_over(self)
   return list
 end
 
--- Its address goes when nobody is on the way to it any more.
+-- Its address goes when nobody is on the way to it any more. Not where the proxies were told of it again: that
+-- canary may be over by now, too. -> whether it is gone
 local function clear(self, app)
+  local begun = self.begun[app.id]
   tell_proxies(self, app)
   task.sleep(ON_THE_WAY_MS)
+  if self.begun[app.id] ~= begun then return false end
   self.d.traffic:forget_canary(app)
+  return true
 end
 
 -- true when something stays
@@ -89,8 +93,8 @@ local function clear_all(self)
   for _, app in ipairs(left_over(self)) do
     local ok, e = pcall(clear, self, app)
     if not ok and e.code == "cancelled" then error(e, 0) end
+    if not (ok and e) then stays = true end
     if not ok then
-      stays = true
       if self.told ~= tostring(e) then log.warn(("what a canary of %s had stays for now: %s"):format(app.name, e)) end
       self.told = tostring(e)
     end
@@ -182,6 +186,7 @@ function Shift:set(app, release, options)
   local live = check(self, app, release, options)
   local result = { release = release.number, before = live.number, instances = count, weight = weight }
   record(self, app, release, count, weight, result)
+  self.begun[app.id] = (self.begun[app.id] or 0) + 1
   if count then d.guard:leave(app) end -- instances that were stopped are not ill
   d.traffic:retarget(app)
   if self:canary(app) then tell_proxies(self, app) end
