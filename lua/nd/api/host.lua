@@ -62,6 +62,9 @@ local function doctor(c)
     "they carry our label, but this database does not know their run; look at them before removing any")
   add(list, "machine", not d.store.cloned, d.store.cloned and "this database was made on another machine"
     or "this database belongs to this machine", "nothing unknown is removed here")
+  local broken = d.audit.log:trouble()
+  add(list, "audit", not broken, broken or ("%d rows so far"):format(d.audit.log.seq),
+    "`ndctl audit verify` tells what is wrong; changes wait for a disk that is full")
   local live = 0
   for _ in pairs(d.runs.live) do live = live + 1 end
   for _ in pairs(d.runs.asleep) do live = live + 1 end

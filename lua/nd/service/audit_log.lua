@@ -7,6 +7,7 @@
 --   log:export(since, write)   calls write(line) for a first line, the rows from that time on (UTC ms, nil:
 --                              all), and a last line
 --   log:hand_over(before)      seals what is older (UTC ms) in files of STATE_DIR/audit, then lets it go
+--   log:trouble() -> text | nil       what is wrong, by what was seen so far
 --   log:close()                what was posted, a checkpoint, the head
 --
 -- One task writes; rows that come while the disk is busy go in one commit, so the chain has one order. A
@@ -115,6 +116,7 @@ end
 
 -- For good: every later `verify` tells it.
 local function note_broken(self, what)
+  self.broken = what
   log.error("the audit log is broken: " .. what)
   self:post { outcome = "noted", operation = "audit.broken", kind = "system", detail = what }
 end
@@ -224,6 +226,12 @@ function Log:append(row)
 end
 
 function Log:post(row) enqueue(self, { row = row, kept = true }) end
+
+-- What is known to be wrong without looking through all of it; nil where nothing is.
+function Log:trouble()
+  if self.broken then return self.broken end
+  return self.failing and ("%d rows wait for the disk"):format(#self.queue) or nil
+end
 
 function Log:public_key() return crypto.base64(self.key) end
 
