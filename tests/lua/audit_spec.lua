@@ -281,6 +281,14 @@ describe("the audit log", function()
     assert.is_true(d.audit.log:verify().ok)
   end)
 
+  it("refuses what comes when it is closed, instead of keeping it waiting", function()
+    d.audit:close()
+    assert.equal(503, (ask("POST", "/tokens", { name = "late" })))
+    d.store:close()
+    open()
+    assert.is_true(d.audit.log:verify().ok)
+  end)
+
   it("takes many at once in few commits", function()
     local before, left = d.store.counts.commits, 400
     local done = task.signal()

@@ -220,6 +220,7 @@ local function enqueue(self, entry)
 end
 
 function Log:append(row)
+  if self.closed then err.raise("shutting_down", "the daemon is stopping", "try again in a moment") end
   local entry = enqueue(self, { row = row })
   while not entry.done do self.settled:wait() end
   if entry.error then error(entry.error, 0) end
@@ -253,6 +254,7 @@ function Log:close()
   self.closing = true
   self.asked:notify()
   self.writer:wait()
+  self.closed = true
   if #self.queue == 0 and self.unsigned > 0 then write_batch(self, {}) end
   self.signer:cancel()
   self.signer:wait()
