@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -126,11 +128,21 @@ static void mask_upgrade(int how)
     sigprocmask(how, &set, NULL);
 }
 
+/* Secrets pass through here: no core, and none of our user's other processes may look in. */
+static void keep_to_itself(void)
+{
+    const struct rlimit none = {0, 0};
+
+    setrlimit(RLIMIT_CORE, &none);
+    prctl(PR_SET_DUMPABLE, 0);
+}
+
 int main(int argc, char **argv)
 {
     struct daemon daemon = {.status = 1};
     struct nd_err err = {0};
 
+    keep_to_itself();
     nd_handover_init(&daemon.handover);
     keep_small();
     nd_memory_firm();

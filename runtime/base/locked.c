@@ -10,6 +10,7 @@ void *nd_locked_new(size_t size)
 
     nd_checked(p == MAP_FAILED ? NULL : p);
     madvise(p, size, MADV_DONTDUMP);
+    madvise(p, size, MADV_DONTFORK);
     (void)!mlock(p, size);
     return p;
 }

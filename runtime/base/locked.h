@@ -1,6 +1,6 @@
 /*
- * locked.h - memory for secrets: whole pages of its own, in no core dump, out of the swap, zeroed
- * when it is given back.
+ * locked.h - memory for secrets: whole pages of its own, in no core dump and no child, out of the
+ * swap, zeroed when it is given back.
  *
  * Keeping it out of the swap needs room under RLIMIT_MEMLOCK; where there is none it is done
  * without, and so is leaving it out of dumps on a kernel that can't.

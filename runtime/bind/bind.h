@@ -27,6 +27,8 @@
     X(netfilter) /* iptables-restore, backend, watch for flushes */                                \
     X(proc)      /* host metrics, a process's connections */                                       \
     X(process)   /* child processes */                                                             \
+    X(redact)    /* takes secret values out of texts */                                            \
+    X(secret)    /* bytes that are never a Lua string */                                           \
     X(series)    /* rings of recent numbers */                                                     \
     X(server)    /* HTTP and WebSocket server */                                                   \
     X(worker)    /* nd-worker processes */                                                         \

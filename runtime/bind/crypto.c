@@ -6,7 +6,9 @@
  *   hex(s) unhex(text)   base64(s) unbase64(text)   base64url(s) unbase64url(text) (no padding)
  *       the decoders return nil for what isn't well-formed
  *   seal(key, purpose, plain) -> bytes    unseal(key, purpose, seal) -> plain | nil
- *       authenticated encryption under a key of 32 bytes (engine/seal.h)
+ *   unseal_secret(key, purpose, seal) -> secret | nil
+ *       authenticated encryption under a key of 32 bytes (engine/seal.h); key and plain may be
+ *       secrets (bind/secret.c)
  *   sign_public(seed) -> key     sign(seed, text) -> 64 bytes     signed(key, text, signature) ->
  *       boolean: Ed25519, seeds and keys of 32 bytes (engine/sign.h)
  */
@@ -14,6 +16,7 @@
 
 #include "base/mem.h"
 #include "bind/bind.h"
+#include "bind/secret.h"
 #include "engine/seal.h"
 #include "engine/sign.h"
 
@@ -156,8 +159,9 @@ static int crypto_unbase64url(lua_State *L)
 
 ND_RAISES static const uint8_t *check_key(lua_State *L, int index)
 {
-    size_t length;
-    const char *key = luaL_checklstring(L, index, &length);
+    const struct nd_secret *secret = nd_test_secret(L, index);
+    size_t length = secret ? secret->length : 0;
+    const char *key = secret ? (const char *)secret->data : luaL_checklstring(L, index, &length);
 
     luaL_argcheck(L, length == ND_SEAL_KEY, index, "not a key of 32 bytes");
     return (const uint8_t *)key;
@@ -165,8 +169,11 @@ ND_RAISES static const uint8_t *check_key(lua_State *L, int index)
 
 ND_RAISES static struct nd_seal_text check_text(lua_State *L, int index)
 {
+    const struct nd_secret *secret = nd_test_secret(L, index);
     struct nd_seal_text text;
 
+    if (secret)
+        return (struct nd_seal_text){secret->data, secret->length};
     text.data = luaL_checklstring(L, index, &text.length);
     luaL_argcheck(L, text.length <= SEAL_MOST, index, "longer than 16 MiB");
     return text;
@@ -231,6 +238,21 @@ static int crypto_signed(lua_State *L)
     return 1;
 }
 
+static int crypto_unseal_secret(lua_State *L)
+{
+    const uint8_t *key = check_key(L, 1);
+    struct nd_seal_text purpose = check_text(L, 2), seal = check_text(L, 3);
+    size_t length = seal.length < ND_SEAL_OVERHEAD ? 0 : seal.length - ND_SEAL_OVERHEAD;
+    struct nd_secret *out = nd_push_secret(L, length);
+
+    out->length = length;
+    if (nd_unseal_into(key, purpose, seal, out->data) == 0)
+        return 1;
+    nd_secret_fini(out);
+    lua_pushnil(L);
+    return 1;
+}
+
 static const luaL_Reg functions[] = {{"random", crypto_random},
                                      {"sha256", crypto_sha256},
                                      {"hmac", crypto_hmac},
@@ -244,6 +266,7 @@ static const luaL_Reg functions[] = {{"random", crypto_random},
                                      {"unbase64url", crypto_unbase64url},
                                      {"seal", crypto_seal},
                                      {"unseal", crypto_unseal},
+                                     {"unseal_secret", crypto_unseal_secret},
                                      {"sign_public", crypto_sign_public},
                                      {"sign", crypto_sign},
                                      {"signed", crypto_signed},

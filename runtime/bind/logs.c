@@ -13,10 +13,10 @@
  *   app:follow(ws, query)      sends frames to a WebSocket, and closes it when all is told; waits
  *   app:read(query)            waits -> JSON text of an array, number of lines; up to 16 MiB
  *       query: after= (seq), since=, until= (UTC ms), release=, instance=, grep=, tail=, follow=
- *   app:secrets{value, ...}    takes them out of all that is printed from now on
- *   app:flush()                waits until all that was taken in is on disk
- *   app:stats() -> {first=, last=, lost=, bytes=, segments=, followers=, streams=}
- *   app:remove()               with its files
+ *   app:secrets{value, ...}    takes them (texts, or secrets) out of all that is printed from now
+ * on app:flush()                waits until all that was taken in is on disk app:stats() ->
+ * {first=, last=, lost=, bytes=, segments=, followers=, streams=} app:remove()               with
+ * its files
  */
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +25,7 @@
 #include "bind/bind.h"
 #include "bind/docker.h"
 #include "bind/job_op.h"
+#include "bind/redact.h"
 #include "bind/ws_object.h"
 #include "engine/log_follow.h"
 #include "engine/log_read.h"
@@ -203,24 +204,11 @@ static int app_secrets(lua_State *L)
 {
     struct nd_log_app *app = check_app(L);
     struct nd_redact *redact;
-    lua_Integer count;
+    struct nd_err err = {0};
 
-    luaL_checktype(L, 2, LUA_TTABLE);
-    count = luaL_len(L, 2);
-    for (lua_Integer i = 1; i <= count; i++) {
-        luaL_argcheck(L, lua_rawgeti(L, 2, i) == LUA_TSTRING, 2, "a value is no string");
-        lua_pop(L, 1);
-    }
-    redact = nd_redact_new();
-    for (lua_Integer i = 1; i <= count; i++) {
-        size_t length;
-        const char *value;
-
-        lua_rawgeti(L, 2, i);
-        value = lua_tolstring(L, -1, &length);
-        nd_redact_add(redact, value, length);
-        lua_pop(L, 1);
-    }
+    redact = nd_redact_of_list(L, 2, &err);
+    if (!redact)
+        return nd_raise(L, &err);
     nd_log_app_redact(app, redact);
     return 0;
 }

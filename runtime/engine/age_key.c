@@ -118,6 +118,12 @@ void nd_age_keygen(struct nd_age_identity *out)
     derive_recipient(out);
 }
 
+void nd_age_identity_of(const uint8_t secret[ND_AGE_KEY], struct nd_age_identity *out)
+{
+    memcpy(out->secret, secret, ND_AGE_KEY);
+    derive_recipient(out);
+}
+
 static bool begins(const char *text, size_t length, const char *with)
 {
     size_t n = strlen(with);

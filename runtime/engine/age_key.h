@@ -30,6 +30,7 @@ struct nd_age_identity {
 };
 
 void nd_age_keygen(struct nd_age_identity *out);
+void nd_age_identity_of(const uint8_t secret[ND_AGE_KEY], struct nd_age_identity *out);
 
 /* -1 with age_bad_identity, age_bad_recipient or age_unsupported. */
 int nd_age_identity_parse(const char *text, size_t length, struct nd_age_identity *out,

@@ -5,17 +5,20 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/secret.h"
 
 enum { TABLE = 4096 };
 
 struct value {
-    char *text; /* owned, zeroed before it is freed */
+    const char *text; /* in one of `held` */
     size_t length;
     int next; /* in the chain of those whose window ends in the same two bytes; -1: none */
 };
 
 struct nd_redact {
-    struct value *values; /* owned */
+    struct nd_secret *held; /* owned: what was added */
+    int held_count;
+    struct value *values; /* owned; longest first once they are built */
     int count;
     size_t least; /* length of the shortest */
     size_t most;
@@ -37,10 +40,9 @@ void nd_redact_free(struct nd_redact *r)
 {
     if (!r)
         return;
-    for (int i = 0; i < r->count; i++) {
-        nd_zero(r->values[i].text, r->values[i].length);
-        free(r->values[i].text);
-    }
+    for (int i = 0; i < r->held_count; i++)
+        nd_secret_fini(&r->held[i]);
+    free(r->held);
     free(r->values);
     free(r);
 }
@@ -77,34 +79,59 @@ static void build(struct nd_redact *r)
     }
 }
 
-static void add_one(struct nd_redact *r, const char *text, size_t length)
+static int by_length(const void *a, const void *b)
 {
-    int at = 0;
+    const struct value *one = a, *other = b;
 
+    if (one->length != other->length)
+        return one->length < other->length ? 1 : -1;
+    return memcmp(one->text, other->text, one->length);
+}
+
+static void add_line(struct nd_redact *r, const char *text, size_t length)
+{
     if (length < ND_REDACT_LEAST)
         return;
-    while (at < r->count && r->values[at].length > length)
-        at++;
-    for (int i = at; i < r->count && r->values[i].length == length; i++)
-        if (memcmp(r->values[i].text, text, length) == 0)
-            return;
-    r->values = nd_realloc(r->values, (size_t)(r->count + 1) * sizeof *r->values);
-    memmove(r->values + at + 1, r->values + at, (size_t)(r->count - at) * sizeof *r->values);
-    r->values[at] = (struct value){.text = nd_strndup(text, length), .length = length};
-    memcpy(r->values[at].text, text, length); /* a value may hold NULs */
-    r->count++;
+    if ((r->count & (r->count - 1)) == 0) /* doubles */
+        r->values =
+            nd_realloc(r->values, (size_t)(r->count ? r->count * 2 : 1) * sizeof *r->values);
+    r->values[r->count++] = (struct value){.text = text, .length = length};
+}
+
+/* Sorts them, each once. */
+static void sort(struct nd_redact *r)
+{
+    int kept = 0;
+
+    if (!r->count)
+        return;
+    qsort(r->values, (size_t)r->count, sizeof *r->values, by_length);
+    for (int i = 1; i < r->count; i++)
+        if (by_length(&r->values[kept], &r->values[i]) != 0)
+            r->values[++kept] = r->values[i];
+    r->count = kept + 1;
     r->most = r->values[0].length;
-    r->least = r->values[r->count - 1].length;
+    r->least = r->values[kept].length;
     build(r);
 }
 
-void nd_redact_add(struct nd_redact *r, const char *value, size_t length)
+int nd_redact_add(struct nd_redact *r, const char *value, size_t length, struct nd_err *err)
 {
+    struct nd_secret copy;
+
+    if (length < ND_REDACT_LEAST)
+        return 0;
+    if (nd_secret_init(&copy, length, err) < 0)
+        return -1;
+    nd_secret_add(&copy, value, length, NULL);
+    r->held = nd_realloc(r->held, (size_t)(r->held_count + 1) * sizeof *r->held);
+    r->held[r->held_count++] = copy;
+    value = (const char *)copy.data;
     while (length) {
         const char *end = memchr(value, '\n', length);
         size_t line = end ? (size_t)(end - value) : length;
 
-        add_one(r, value, line && value[line - 1] == '\r' ? line - 1 : line);
+        add_line(r, value, line && value[line - 1] == '\r' ? line - 1 : line);
         value += line;
         length -= line;
         if (length) {
@@ -112,6 +139,8 @@ void nd_redact_add(struct nd_redact *r, const char *value, size_t length)
             length--;
         }
     }
+    sort(r);
+    return 0;
 }
 
 /* The longest value that begins at `text`, or NULL. */

@@ -16,6 +16,7 @@
 #include <stddef.h>
 
 #include "base/buf.h"
+#include "base/err.h"
 
 enum { ND_REDACT_LEAST = 4 };
 
@@ -25,7 +26,8 @@ struct nd_redact;
 
 struct nd_redact *nd_redact_new(void); /* returns owned; knows no values */
 void nd_redact_free(struct nd_redact *r);
-void nd_redact_add(struct nd_redact *r, const char *value, size_t length); /* copies */
+/* Copies it into memory for secrets; code secret_memory where there is none. */
+int nd_redact_add(struct nd_redact *r, const char *value, size_t length, struct nd_err *err);
 bool nd_redact_is_empty(const struct nd_redact *r);
 
 /* Redacts `in`, of which more is to come where `more`, into `out`, which it clears first. Returns

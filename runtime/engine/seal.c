@@ -48,14 +48,13 @@ void nd_seal(const uint8_t key[ND_SEAL_KEY], struct nd_seal_text purpose, struct
     out->data[out->length] = '\0';
 }
 
-int nd_unseal(const uint8_t key[ND_SEAL_KEY], struct nd_seal_text purpose, struct nd_seal_text seal,
-              struct nd_buf *out)
+int nd_unseal_into(const uint8_t key[ND_SEAL_KEY], struct nd_seal_text purpose,
+                   struct nd_seal_text seal, uint8_t *out)
 {
     const uint8_t *bytes = seal.data;
     size_t text_length = seal.length - ND_SEAL_OVERHEAD;
     uint8_t tag[ND_SEAL_TAG];
     EVP_CIPHER_CTX *cipher;
-    uint8_t *text;
     int length = 0;
     bool good;
 
@@ -64,19 +63,27 @@ int nd_unseal(const uint8_t key[ND_SEAL_KEY], struct nd_seal_text purpose, struc
     bytes += 1 + ND_SEAL_NONCE;
     for (int i = 0; i < ND_SEAL_TAG; i++)
         tag[i] = bytes[text_length + (size_t)i];
-    nd_buf_reserve(out, text_length);
-    text = (uint8_t *)out->data + out->length;
     cipher = begin(key, bytes - ND_SEAL_NONCE, purpose, false);
-    must(text_length == 0 ||
-         EVP_DecryptUpdate(cipher, text, &length, bytes, (int)text_length) == 1);
+    must(text_length == 0 || EVP_DecryptUpdate(cipher, out, &length, bytes, (int)text_length) == 1);
     must(EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_GCM_SET_TAG, ND_SEAL_TAG, tag) == 1);
-    good = EVP_DecryptFinal_ex(cipher, text + length, &length) == 1;
+    good = EVP_DecryptFinal_ex(cipher, out + length, &length) == 1;
     EVP_CIPHER_CTX_free(cipher);
-    if (!good) {
-        nd_zero(text, text_length);
+    if (!good)
+        nd_zero(out, text_length);
+    return good ? 0 : -1;
+}
+
+int nd_unseal(const uint8_t key[ND_SEAL_KEY], struct nd_seal_text purpose, struct nd_seal_text seal,
+              struct nd_buf *out)
+{
+    size_t length = seal.length - ND_SEAL_OVERHEAD;
+
+    if (seal.length < ND_SEAL_OVERHEAD)
         return -1;
-    }
-    out->length += text_length;
+    nd_buf_reserve(out, length);
+    if (nd_unseal_into(key, purpose, seal, (uint8_t *)out->data + out->length) < 0)
+        return -1;
+    out->length += length;
     out->data[out->length] = '\0';
     return 0;
 }

@@ -3,9 +3,8 @@
  *
  * A seal is a version byte (1), a random nonce (12 bytes), the ciphertext of AES-256-GCM and its
  * tag (16 bytes). `purpose` is bound to it without being part of it: what was sealed for one
- * purpose
- * ("registry ghcr.io") opens for no other, so that stored seals can't be exchanged. Nonces are
- * random: one key is good for 2^32 seals (NIST SP 800-38D, 8.3).
+ * purpose ("registry ghcr.io") opens for no other, so that stored seals can't be exchanged. Nonces
+ * are random: one key is good for 2^32 seals (NIST SP 800-38D, 8.3).
  */
 #ifndef ND_ENGINE_SEAL_H
 #define ND_ENGINE_SEAL_H
@@ -31,5 +30,10 @@ void nd_seal(const uint8_t key[ND_SEAL_KEY], struct nd_seal_text purpose, struct
  * seal for this purpose. What is appended is the caller's to zero. */
 int nd_unseal(const uint8_t key[ND_SEAL_KEY], struct nd_seal_text purpose, struct nd_seal_text seal,
               struct nd_buf *out);
+
+/* The same into memory of the caller's, which has room for seal.length - ND_SEAL_OVERHEAD bytes:
+ * after a -1 they are zeroes. */
+int nd_unseal_into(const uint8_t key[ND_SEAL_KEY], struct nd_seal_text purpose,
+                   struct nd_seal_text seal, uint8_t *out);
 
 #endif

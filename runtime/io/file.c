@@ -255,12 +255,17 @@ int nd_file_lock(const char *path, struct nd_err *err)
 
 int nd_file_mount_tmpfs(const char *path, size_t size, mode_t mode, struct nd_err *err)
 {
+    static const char *const more[] = {",noswap", ""};
     char options[64];
 
-    snprintf(options, sizeof options, "size=%zu,mode=%04o", size, (unsigned)mode);
-    if (mount("nextdeploy", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options) < 0)
-        return fail(err, errno, "mount a tmpfs on", path);
-    return 0;
+    for (int i = 0; i < 2; i++) {
+        snprintf(options, sizeof options, "size=%zu,mode=%04o%s", size, (unsigned)mode, more[i]);
+        if (mount("nextdeploy", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options) == 0)
+            return 0;
+        if (errno != EINVAL)
+            break;
+    }
+    return fail(err, errno, "mount a tmpfs on", path);
 }
 
 int nd_file_unmount(const char *path, struct nd_err *err)

@@ -34,7 +34,8 @@ int nd_file_list(const char *path, struct nd_buf *names, struct nd_err *err);
  * that holds the lock until it is closed; -1 with code `locked` where somebody else has it. */
 int nd_file_lock(const char *path, struct nd_err *err);
 
-/* A tmpfs of at most `size` bytes that no program can be started from. */
+/* A tmpfs of at most `size` bytes that no program can be started from, and that is never swapped
+ * where the kernel knows how (6.4). */
 int nd_file_mount_tmpfs(const char *path, size_t size, mode_t mode, struct nd_err *err);
 int nd_file_unmount(const char *path, struct nd_err *err);
 
