@@ -16,6 +16,9 @@ local deploy = {
     { "app", short = "a", value = "NAME", doc = "the app; made if it doesn't exist" },
     { "image", value = "IMAGE", doc = "the image, where it isn't the argument", key = "image" },
     { "env-var", short = "e", type = "map", doc = "a variable for the app; may be repeated" },
+    { "secret", type = "list", value = "NAME[:env|file|both]", complete = "secrets",
+      doc = "a secret for the app, as a variable (which it is unless it says another), as the file "
+        .. "/run/secrets/NAME, or both; may be repeated" },
     { "port", type = "int", least = 1, most = 65535, value = "PORT",
       doc = "the port the app listens on inside its container" },
     { "domain", value = "HOST", doc = "the host name that the proxy sends to the app" },
@@ -55,6 +58,7 @@ local deploy = {
     { "ndctl deploy --app api --image api:v2 --strategy rolling --param pause=1s" },
     { "ndctl deploy --plan -e LOG=trace", "what would be done; exit status 1: something would change",
       status = 1, project = true },
+    { "ndctl deploy --secret DB_PASSWORD", "with a secret beside what the file says", project = true, answer = "y" },
     { "ndctl deploy --env staging --yes", "without asking", project = true },
   },
 }
@@ -120,6 +124,10 @@ local function body_of(ctx, from_file)
   for name, value in pairs(o.env_var or {}) do
     body.env = body.env or {}
     body.env[name] = value
+  end
+  if o.secret then
+    body.secrets = body.secrets or require("json").array {}
+    table.move(o.secret, 1, #o.secret, #body.secrets + 1, body.secrets)
   end
   if o.project then body.project = o.project end
   if o.env then body.environment = o.env end

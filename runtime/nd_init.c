@@ -166,7 +166,7 @@ static bool secret_to_env(const char *name)
     if (room < STRING_SIZE) {
         SAY("the secrets that go into the environment are more than %d MiB together, the most the "
             "kernel passes to a program\n"
-            "nd-init: remedy: deliver large ones as files (`--as file`)\n",
+            "nd-init: remedy: deliver large ones as files (`--secret NAME:file`)\n",
             ARENA_SIZE / 1024 / 1024);
         return false;
     }
@@ -178,7 +178,7 @@ static bool secret_to_env(const char *name)
     if (length < 0 && errno == EFBIG) {
         SAY("the secret %s is longer than %zu bytes, the most the kernel takes in one environment "
             "variable\n"
-            "nd-init: remedy: deliver it as a file (`--as file`); the app then reads " SECRETS
+            "nd-init: remedy: deliver it as a file (`--secret NAME:file`); the app then reads " SECRETS
             "/%s\n",
             name, (size_t)STRING_SIZE - prefix - 1, name);
         return false;
@@ -189,7 +189,7 @@ static bool secret_to_env(const char *name)
     }
     if (memchr(pair + prefix, '\0', (size_t)length) != NULL) {
         SAY("the secret %s contains a zero byte, which no environment variable can hold\n"
-            "nd-init: remedy: deliver it as a file (`--as file`); the app then reads " SECRETS
+            "nd-init: remedy: deliver it as a file (`--secret NAME:file`); the app then reads " SECRETS
             "/%s\n",
             name, name);
         return false;
@@ -409,7 +409,7 @@ static int explain(const char *path, int number)
     else if (number == E2BIG)
         SAY("can't run %s: its arguments and environment, secrets included, are larger together "
             "than the kernel takes\n"
-            "nd-init: remedy: deliver large secrets as files (`--as file`)\n",
+            "nd-init: remedy: deliver large secrets as files (`--secret NAME:file`)\n",
             path);
     else
         SAY("can't run %s: %s\n", path, strerror(number));

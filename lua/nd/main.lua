@@ -34,8 +34,9 @@ local function prepare_run_dir(o)
   fs.mkdir(o.run_dir, 493)   -- 0755
   fs.mkdir(o.run_dir .. "/secrets", 493)
   if fs.stat(o.run_dir .. "/secrets").device == fs.stat(o.run_dir).device then
-    fs.mount_tmpfs(o.run_dir .. "/secrets", { size = 64 << 20, mode = 493 })
+    fs.mount_tmpfs(o.run_dir .. "/secrets", { size = 64 << 20, mode = 448 })
   end
+  fs.chmod(o.run_dir .. "/secrets", 448) -- 0700: what is below it is for containers, not for the host's users
 end
 
 local function network_store(store)
@@ -82,10 +83,12 @@ local function build(o, programs)
     recipes = "recipe", runs = "runs", queue = "queue", health = "health", drain = "drain",
     guard = "guard", watch = "watch", jobs = "jobs", schedule = "schedule", scale = "scale",
     shift = "shift", gate = "gate", exec = "exec", registries = "registry", seal = "seal", logs = "logs",
-    images = "images", upgrade = "upgrade", gc = "gc", audit = "audit",
+    images = "images", upgrade = "upgrade", gc = "gc", audit = "audit", secrets = "secrets",
+    redaction = "redaction",
   } do
     d[name] = require("nd.service." .. module).new(d)
   end
+  d.store.redact = function(app, data) return d.redaction:value(app, data) end
 end
 
 -- The group whose members may use the socket, where the host has it; else only root may.
@@ -129,6 +132,8 @@ local function recover(interrupted)
   end
   d.proxy:set_all(routes)
   d.edge:restore()
+  d.redaction:start()
+  d.instances:refill_all()
   d.proxy:start()
   d.proxy:watch()
   d.watch:start()
@@ -141,6 +146,7 @@ local function recover(interrupted)
   d.jobs:resume()
   d.schedule:start()
   d.gc:start()
+  if d.seal:exchanging() then task.spawn("exchange of the agent's key", d.secrets.resume, d.secrets) end
 end
 
 -- A daemon at rest is small, from its start on.

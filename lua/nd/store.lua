@@ -9,6 +9,7 @@
 --   store:try{stmts}         the same for what a constraint may refuse
 --   store:post{stmts}        queued: durable with, and in order before, the next commit
 --   store:event(kind, app, run, data)   a statement that records an event, for either
+--   store.redact(app, data) -> data     where it is set: what is taken out of an event's data
 --
 -- Whoever follows events waits on `store.changed` and reads the table: nothing is shown before its
 -- commit. A row that isn't what was written (store_sums.lua) is raised as db_damaged; one of a run, an
@@ -26,7 +27,7 @@ local task = require "task"
 local err = require "nd.error"
 local sums = require "nd.store_sums"
 
-local LATEST = 17       -- the newest lua/nd/migrations/NNN.sql
+local LATEST = 18       -- the newest lua/nd/migrations/NNN.sql
 local KEEP_EVENTS = 50000
 local FLUSH_MS = 5       -- for what is posted to ride with somebody's commit; an answer with the next intent
 
@@ -286,7 +287,8 @@ function Store:flush_later()
   end)
 end
 
-function Store.event(_, kind, app, run, data)
+function Store:event(kind, app, run, data)
+  if app and self.redact then data = self.redact(app, data) end
   return { "INSERT INTO event (time, kind, app, run, data) VALUES (?, ?, ?, ?, ?)",
     clock.now(), kind, app or db.null, run or db.null, json.encode(data or {}) }
 end

@@ -214,7 +214,7 @@ local function place(row, words)
       fail.usage(("ndctl %s: %s is missing"):format(row.path, spec[1]:upper()),
         "usage: " .. args.usage(row)[1])
     end
-    if value == "" then fail.usage(spec[1]:upper() .. " is empty") end
+    if value == "" and not spec.empty then fail.usage(spec[1]:upper() .. " is empty") end
     if value and spec.choices then choose(spec, spec[1]:upper(), value) end
   end
   if at <= #words then

@@ -73,6 +73,14 @@ function kinds.runs(state)
   return found
 end
 
+function kinds.secrets(state)
+  local found = {}
+  for i, row in ipairs(ask(state, "/secrets")) do
+    found[i] = { row.name, ("version %d, for %s"):format(row.version, row.app or "all apps") }
+  end
+  return found
+end
+
 function kinds.recipes(state)
   local found = {}
   for i, recipe in ipairs(ask(state, "/recipes")) do

@@ -50,6 +50,7 @@ config.keys = {
   health = { "string|health", body = "health_check" },
   replicas = { "int" },
   env = { "map" },
+  secrets = { "secrets" },   -- { "NAME", "NAME:file" } or { NAME = "env" | "file" | "both" }
   command = { "list" },
   user = { "string" },
   memory = { "string|int" },
@@ -134,6 +135,11 @@ local tables = {
   processes = function(where, value)
     for name, process in pairs(value) do
       check_keys(("%s.%s"):format(where, tostring(name)), process, config.process_keys)
+    end
+  end,
+  secrets = function(where, value)
+    for name, as in pairs(value) do
+      if type(as) ~= "string" then bad(where, ("%s is a text"):format(tostring(name))) end
     end
   end,
   -- A list of texts or tables, which the daemon checks.
@@ -224,6 +230,16 @@ local function texts(map)
   return out
 end
 
+-- As the API takes them: NAME:as.
+local function secrets(value)
+  local list = require("json").array {}
+  for i, name in ipairs(value) do list[i] = name end
+  for name, as in pairs(value) do
+    if type(name) == "string" then list[#list + 1] = name .. ":" .. as end
+  end
+  return list
+end
+
 -- The body of POST /deploy for it.
 function config.body(value)
   local body = {}
@@ -234,6 +250,8 @@ function config.body(value)
       for name, v in pairs(spec.param and { [key] = item } or item) do body.params[name] = v end
     elseif key == "env" then
       body.env = texts(item)
+    elseif key == "secrets" then
+      body.secrets = secrets(item)
     elseif key == "processes" then
       body.processes = {}
       for name, process in pairs(item) do

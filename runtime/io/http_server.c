@@ -17,7 +17,7 @@
 #include "io/http_conn.h"
 
 const struct nd_http_limits nd_http_limits_default = {
-    .sizes = {.target = 8 * 1024, .head = 16 * 1024, .body = 1024 * 1024},
+    .sizes = {.target = 8 * 1024, .head = 16 * 1024, .body = 4 * 1024 * 1024},
     .head_ms = 10 * 1000,
     .body_ms = 10 * 1000,
     .body_rate = 4096,

@@ -131,7 +131,7 @@ end
 
 function World.new(dir)
   dir = dir or new_dir()
-  local d = { options = { run_dir = dir .. "/run", init_path = "/init" } }
+  local d = { options = { state_dir = dir, run_dir = dir .. "/run", init_path = "/init" } }
   local self = setmetatable({ dir = dir, d = d }, World)
   fs.mkdir(dir .. "/run/secrets", 493)
   d.store = Store.open(dir, "a machine")
@@ -145,7 +145,7 @@ function World.new(dir)
   d.runs = { conflict = function() end, live = {} }
   for name, module in pairs { apps = "app", releases = "release", instances = "instances",
     traffic = "traffic", shift = "shift", drain = "drain", guard = "guard", watch = "watch", queue = "queue",
-    images = "images" } do
+    images = "images", seal = "seal", secrets = "secrets", redaction = "redaction" } do
     d[name] = require("nd.service." .. module).new(d)
   end
   return self

@@ -20,6 +20,7 @@ local function release_of(row)
     number = row.number, state = row.state, image = row.image, digest = row.image_id,
     run_id = row.run, created_at = clock.format(row.created_at),
     live_at = row.live_at and clock.format(row.live_at), env = config.env, port = config.port,
+    secrets = config.secrets,
     keep_until = row.keep_until and clock.format(row.keep_until),
     drain = row.drained and json.decode(row.drained),
   }

@@ -70,7 +70,7 @@ local function restart(c)
     d.releases:user_start(app)
     return d.apps:status(app), "App started"
   end
-  local spec = release_config.of(release)
+  local spec = d.apps:pin_secrets(app, release_config.of(release))
   policy.check(c.user.role, app.name, spec)
   local named = d.docker:image(release.image) -- its name may stand for another image by now
   local image = named and named.Id == release.image_id and release.image or release.image_id
@@ -114,7 +114,8 @@ return {
     payload = s.ref "AppStatus", fails = starts, handler = stop },
   { method = "POST", path = "/restart", id = "restart", permission = "deploy", body = s.ref "AppRequest",
     summary = "Starts the live release anew, or a stopped app; nothing is dropped.",
-    doc = "The same image and configuration again, by the app's strategy. Answers when it serves.",
+    doc = "The same image and configuration again, by the app's strategy, with the newest versions of its "
+      .. "secrets. Answers when it serves.",
     payload = s.ref "AppStatus", fails = starts, handler = restart },
   { method = "POST", path = "/swap", id = "swap", permission = "deploy", query = ask.query, header = ask.header,
     summary = "Blue-green to an image; without one, back to the kept release.",

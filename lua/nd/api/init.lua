@@ -1,7 +1,8 @@
 -- The HTTP API: routes are rows, from which matching, permissions, checks of what comes in and
 -- /openapi.json all follow. A file per resource adds its rows.
 --
---   {method, path with {names}, id, summary, doc, permission = "none"|"read"|"deploy"|"admin",
+--   {method, path with {names}, id, summary, doc, permission = "none"|"read"|"deploy"|"secrets:read"|
+--    "secrets:write"|"admin",
 --    query = {name = schema}, header = {Name = schema}, needs = name of the query parameter that must be
 --    there, body = schema, payload = schema, status = {codes it answers when done; 200}, fails = {codes of
 --    its errors beyond the usual ones}, handler = function(c) -> payload, message, status}
@@ -28,8 +29,9 @@ local patterned = {} -- the others
 require "nd.api.shapes"
 
 local may = {
-  admin = { none = true, read = true, deploy = true, admin = true },
-  deployer = { none = true, read = true, deploy = true },
+  admin = { none = true, read = true, deploy = true, ["secrets:read"] = true, ["secrets:write"] = true,
+    admin = true },
+  deployer = { none = true, read = true, deploy = true, ["secrets:read"] = true, ["secrets:write"] = true },
   viewer = { none = true, read = true },
 }
 M.roles = may
@@ -55,7 +57,7 @@ local function add(tag)
 end
 
 for _, tag in ipairs { "deploy", "apps", "runs", "jobs", "recipes", "host", "metrics", "tokens", "registries",
-  "proxy", "exec", "streams", "logs", "audit", "openapi" } do
+  "secrets", "proxy", "exec", "streams", "logs", "audit", "openapi" } do
   add(tag)
 end
 

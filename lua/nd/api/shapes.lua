@@ -158,7 +158,9 @@ local requests = {
     release = one_of(list(text), closed { command = list(text), timeout = duration }),
     params = { type = "object", description = "More parameters of the strategy's recipe, as "
       .. "`drain`, `keep` and `settle`." },
-    secrets = doc(list(text), "Not yet: anything but an empty list is refused."),
+    secrets = { description = "The app's secrets: NAME or NAME:env|file|both, or an object of these by name. They "
+      .. "replace those it had; each in its newest version, which the release keeps.",
+      oneOf = array { list(text), texts() } },
   }), { "app_name", "image" }),
 
   AppRequest = closed(key, { "app_name" }),
@@ -180,6 +182,13 @@ local requests = {
     password = { type = "string", minLength = 1, maxLength = 16384, writeOnly = true,
       description = "Or an access token. It is never shown again." },
   }, { "host", "username", "password" }),
+
+  SecretsSync = closed({
+    app = doc(text, "For this app; without it for all apps of the environment."),
+    project = key.project, environment = key.environment,
+    secrets = texts "By name: an age file, best armored, encrypted to the agent's key; 1 MiB of value at most.",
+    copies = texts "By name: the same encrypted to its owner, for `reveal`.",
+  }, { "secrets" }),
 
   TagRequest = closed { add = list(text), remove = list(text) },
 
@@ -291,6 +300,9 @@ local answers = {
   Release = object({
     number = integer, image = text, digest = text, run_id = text, created_at = time, live_at = time,
     state = release_state, keep_until = time, env = texts(), port = integer,
+    secrets = { type = "object", description = "By name: in which version it has them, and as what.",
+      additionalProperties = object { as = text, version = integer,
+        own = doc(boolean, "The app's own, not the environment's.") } },
     drain = object { cut = doc(integer, "Connections that were cut when the drain ended."),
       peers = list(any) },
     error = ref "RunError",
@@ -377,6 +389,23 @@ local answers = {
 
   Registry = object({ host = text, username = text, created_at = time },
     { "host", "username", "created_at" }),
+
+  Secret = object({
+    name = text, project = text, environment = text,
+    app = doc(text, "Absent where all apps of the environment have it."),
+    version = integer, bytes = doc(integer, "Of the value."),
+    binary = doc(boolean, "It has a zero byte, and can only be a file."),
+    revealable = doc(boolean, "It was also encrypted to a key of its owner's."),
+    copy = doc(text, "With `reveal`: that, an armored age file."),
+    created_at = time, created_by = text, removed_at = time, removed_by = text,
+  }, { "name", "project", "environment", "version", "bytes", "created_at", "created_by" }),
+  SecretVersion = object({ name = text, version = integer,
+    changed = doc(boolean, "False where the value is what it was.") }, { "name", "version", "changed" }),
+  SecretPushed = object({ name = text, as = { type = "string", enum = array { "file", "both" } },
+    from = integer, version = integer }, { "name", "as", "from", "version" }),
+  SecretsRotated = object({ recipient = text, sealed = doc(integer, "So many values were sealed again.") },
+    { "recipient", "sealed" }),
+  AgentKey = object({ recipient = doc(text, "age1...") }, { "recipient" }),
 
   SystemMetrics = object({
     time = time, cpu = doc(number, "Per cent of all cores, since the reading before."),

@@ -108,7 +108,17 @@ function Apps:spec(app, request)
     "SELECT * FROM release WHERE app = ? AND was_healthy = 1 ORDER BY id DESC LIMIT 1", app.id)
   local live = app.live and self.d.store:get("SELECT * FROM release WHERE id = ?", app.live)
   local base = live or row
-  return config.merge(base and release_config.of(base) or {}, request)
+  return self:pin_secrets(app, config.merge(base and release_config.of(base) or {}, request))
+end
+
+-- The configuration with the newest versions of its secrets.
+function Apps:pin_secrets(app, spec)
+  if spec.secrets and next(spec.secrets) then
+    spec.secrets = self.d.secrets:pin(app, spec.secrets)
+  else
+    spec.secrets = nil
+  end
+  return spec
 end
 
 -- Two apps can't claim one host or one port of the machine: raises host_taken or port_taken, naming
@@ -385,9 +395,13 @@ function Apps:destroy(app)
     { "UPDATE app SET live = NULL WHERE id = ?", app.id },
     { [[DELETE FROM app WHERE id = ? AND NOT EXISTS (SELECT 1 FROM run WHERE run.app = app.id
       AND state IN ('running', 'sleeping', 'rolling_back'))]], app.id, expect = 1 },
+    d.secrets.forget(app),
     d.store:event("app.removed", db.null, nil, { app_name = app.name }),
   })
-  if ok then return d.logs:forget(app) end
+  if ok then
+    d.redaction:forget(app)
+    return d.logs:forget(app)
+  end
   d.runs:conflict(app) -- a run that has begun since
   if self:by_id(app.id) then error(e, 0) end
 end

@@ -5,6 +5,7 @@
 --   read_only}], container {...} (policy.lua),
 --   routes [{domain, tls, proxy_type, port where it isn't the app's own}], memory (bytes), cpu (cores),
 --   grace (ms between SIGTERM and SIGKILL), go_back (return to the kept release when this one fails),
+--   secrets {NAME={as = env|file|both, ...}} (secrets.lua),
 --   publish [{port, target, proto, from}] (network_publish.lua),
 --   processes {NAME={kind, ...}} (process.lua), release {command, timeout} (run before the switch)
 -- The probe's shape is documented in recipes/healthcheck/README.md.
@@ -145,6 +146,40 @@ function M.replicas(v, least)
   return v
 end
 
+local AS = { env = true, file = true, both = true }
+
+-- "NAME", "NAME:file", or {NAME = "file"} -> {NAME = {as}}
+local function secrets(value)
+  if type(value) ~= "table" then bad("secrets", value, 'must be a list, as in ["DB_PASSWORD", "TLS_KEY:file"]') end
+  local out = {}
+  for key, v in pairs(value) do
+    local name, as = key, v
+    if math.type(key) == "integer" then name, as = tostring(v):match "^([^:]*):?(.*)$" end
+    if type(name) ~= "string" or not name:match "^[%a_][%w_]*$" then
+      bad("secrets", name, "a name is letters, digits and _, not beginning with a digit")
+    end
+    if as == "" then as = "env" end
+    if not AS[as] then bad("secrets." .. name, as, "must be env, file or both") end
+    out[name] = { as = as }
+  end
+  return out
+end
+
+-- A secret that is a variable takes the place of a plain one, which everybody sees in `docker inspect`.
+local function secrets_before_env(config, request)
+  for name, secret in pairs(config.secrets or {}) do
+    local plain = (request.env or {})[name] ~= nil and "env"
+    for process, settings in pairs(config.processes or {}) do
+      if (settings.env or {})[name] ~= nil then plain = ("processes.%s.env"):format(process) end
+    end
+    if secret.as ~= "file" and plain then
+      err.raise("bad_request", ("%s.%s: is one of the app's secrets too"):format(plain, name),
+        "a plain variable is visible in `docker inspect`: leave it out of there, or out of `secrets`")
+    end
+    if secret.as ~= "file" then config.env[name] = nil end
+  end
+end
+
 -- What an app says, and each of its processes may say for itself.
 local common = {
   env = env,
@@ -179,6 +214,7 @@ local fields = {
   go_back = function(v) return v == true end,
   routes = routes,
   release = release_command,
+  secrets = secrets,
   processes = function(v) return require("nd.service.process_config")(v, common) end,
 }
 for name, check in pairs(common) do fields[name] = check end
@@ -221,7 +257,10 @@ function M.merge(base, request)
   out.routes = merge_routes(base.routes or {}, request) or out.routes
   out.port = out.port or 80
   out.replicas = out.replicas or 1
-  out.env = out.env or {}
+  local env_before = out.env or {}
+  out.env = {}
+  for name, v in pairs(env_before) do out.env[name] = v end
+  secrets_before_env(out, request)
   out.routes = out.routes or json.array {}
   out.health = out.health or M.health "/"
   local web = Process.of(out, "web")

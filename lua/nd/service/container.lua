@@ -31,11 +31,12 @@ end
 
 local function secrets_dir(d, name) return d.options.run_dir .. "/secrets/" .. name end
 
--- Fills the directory that becomes /run/secrets. Without secrets it holds an empty manifest, since
--- nd-init refuses to start an app whose manifest is missing.
-function M.put_secrets(d, name)
+-- Fills the directory that becomes /run/secrets with what the app's configuration says. Without secrets it
+-- holds an empty manifest, since nd-init refuses to start an app whose manifest is missing.
+function M.put_secrets(d, name, app, secrets)
   local dir = secrets_dir(d, name)
-  fs.mkdir(dir, 493) -- 0755: the app's user reads it inside the container
+  fs.mkdir(dir, 493) -- 0755: whoever the app runs as reads it; on the host only root gets this far
+  if secrets and next(secrets) then return d.secrets:deliver(app, secrets, dir) end
   fs.write(dir .. "/.nextdeploy", "nextdeploy 1\n", 292) -- 0444
 end
 

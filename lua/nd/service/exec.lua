@@ -45,7 +45,9 @@ function Exec:open(instance, command, options)
     User = options.user })
   local stream = self.d.docker:hijack("/exec/" .. created.Id .. "/start", { Detach = false, Tty = false })
   if not options.stdin then stream:finish() end
-  return setmetatable({ d = self.d, id = created.Id, container = instance.container, stream = stream }, Session)
+  local release = self.d.store:get("SELECT app FROM release WHERE id = ?", instance.release)
+  return setmetatable({ d = self.d, id = created.Id, container = instance.container, stream = stream,
+    redact = self.d.redaction:of(release and release.app), held = { stdout = "", stderr = "" } }, Session)
 end
 
 function Session:look()
@@ -53,8 +55,19 @@ function Session:look()
   return found
 end
 
--- What it prints, as it comes: bytes, "stdout" | "stderr"; nil at its end.
-function Session:recv() return self.stream:recv() end
+-- What it prints, as it comes, without secrets: bytes, "stdout" | "stderr"; nil at its end. What may be the
+-- beginning of one is held back until more comes.
+function Session:recv()
+  for data, name in function() return self.stream:recv() end do
+    local clean
+    clean, self.held[name] = self.redact:part(self.held[name] .. data, true)
+    if clean ~= "" then return clean, name end
+  end
+  for name, rest in pairs(self.held) do
+    self.held[name] = ""
+    if rest ~= "" then return self.redact:text(rest), name end
+  end
+end
 function Session:send(data) return self.stream:send(data) end
 function Session:finish() return self.stream:finish() end
 

@@ -68,7 +68,7 @@ end
 
 -- Makes the instances durable together with `statements`, and then their secrets' directories: what a row
 -- doesn't name, nobody would remove.
-function Instances:record(release, list, statements)
+function Instances:record(app, release, list, statements)
   for _, i in ipairs(list) do
     statements[#statements + 1] = {
       [[INSERT INTO instance (release, process, position, name, address, state)
@@ -76,7 +76,8 @@ function Instances:record(release, list, statements)
       release.key, i.process, i.position, i.name, i.address }
   end
   self.d.store:commit(statements)
-  for _, i in ipairs(list) do container.put_secrets(self.d, i.name) end
+  local secrets = release_config.of(release).secrets
+  for _, i in ipairs(list) do container.put_secrets(self.d, i.name, app, secrets) end
 end
 
 -- The name says whose it is: what has it already is a leftover of a crash.
@@ -156,7 +157,7 @@ function Instances:grow(app, release, counts, key)
     end
   end
   if #list == 0 then return list end
-  self:record(release, list, {})
+  self:record(app, release, list, {})
   local rows = {}
   for _, row in ipairs(d.releases:instances(release)) do
     if row.state == "starting" then rows[#rows + 1] = row end
@@ -249,7 +250,7 @@ function Instances:wake(app, release, wanted, rows)
     row = self:now(row)
     if not row or wanted and not wanted() then return end
     d.network:ensure_bridge(Apps.net(app))
-    container.put_secrets(d, row.name)
+    container.put_secrets(d, row.name, app, release_config.of(release).secrets)
     local found = d.docker:inspect(row.name)
     local ok, e = false, nil
     if found and row.state == "stopping" then -- SIGTERM is on its way: it ends first
@@ -270,13 +271,32 @@ function Instances:wake(app, release, wanted, rows)
   d.store:commit {}
 end
 
+-- Writes what secrets its instances have that differ from what they should.
+function Instances:refill(app, release)
+  for _, row in ipairs(self.d.releases:instances(release)) do
+    container.put_secrets(self.d, row.name, app, release_config.of(release).secrets)
+  end
+end
+
+-- At the daemon's start, before any container: a reboot has emptied the tmpfs, a crash may have come while
+-- secrets were exchanged.
+function Instances:refill_all()
+  local d = self.d
+  for _, release in ipairs(d.store:all "SELECT * FROM release WHERE state NOT IN ('gone', 'kept')") do
+    local config = release_config.problem(release) and {} or release_config.of(release)
+    local ok, e = true, nil
+    if config.secrets then ok, e = pcall(self.refill, self, d.apps:by_id(release.app), release) end
+    if not ok then log.error(("release %d: its secrets are not in place: %s"):format(release.number, tostring(e))) end
+  end
+end
+
 -- A container that Docker can't start any more is removed and created anew, never restarted.
 function Instances:recreate(app, release, row)
   local d = self.d
   pcall(d.docker.remove, d.docker, row.name, { force = true })
   local image = self.d.images:of(app, release)
   local net = d.network:ensure_bridge(Apps.net(app))
-  container.put_secrets(d, row.name)
+  container.put_secrets(d, row.name, app, release_config.of(release).secrets)
   local id = d.docker:create(row.name, container.spec(d, app, release, image,
     self:settings(app, release_config.of(release), row.process), row, net, release.key))
   d.store:post { { "UPDATE instance SET container = ? WHERE id = ?", id, row.id } }

@@ -102,7 +102,7 @@ function Jobs:start(job, settings)
       ("deploy it again: `ndctl deploy %s --app %s`"):format(job.image, app.name))
   end
   local net = d.network:ensure_bridge(Apps.net(app))
-  container.put_secrets(d, job.name)
+  container.put_secrets(d, job.name, app, settings.secrets)
   settings.command = json.decode(job.command)
   local id = d.docker:create(job.name, container.spec(d, app,
     { image_id = job.image_id, number = job.number, run = job.run }, image, settings,
@@ -122,7 +122,9 @@ function Jobs:last_lines(job)
   local lines, bytes = json.array {}, 0
   pcall(function()
     local stream <close> = self.d.docker:logs(job.name, { tail = OUTPUT_LINES, timestamps = false })
-    for line in function() return (stream:recv(2000)) end do lines[#lines + 1] = line end
+    for line in function() return (stream:recv(2000)) end do
+      lines[#lines + 1] = self.d.redaction:text(job.app, line)
+    end
   end)
   for i = #lines, 1, -1 do
     bytes = bytes + #lines[i]
@@ -217,7 +219,7 @@ function Jobs:listen(job, on_line)
     local stream <close> = self.d.docker:logs(job.name, { follow = true, tail = 10000 })
     for line, name in function() return stream:recv() end do
       number = number + 1
-      on_line(line, name, number)
+      on_line(self.d.redaction:text(job.app, line), name, number)
     end
   end)
 end

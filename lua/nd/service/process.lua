@@ -2,7 +2,7 @@
 --
 -- A configuration without `processes` has one, `web`, which is the app's own settings. With them it
 -- has exactly those. Each inherits the app's env (its own comes on top), user, volumes, memory,
--- cpu, grace and container settings; `web` inherits command, port, replicas and health too, so that it
+-- cpu, grace, secrets and container settings; `web` inherits command, port, replicas and health too, so that it
 -- may be written `{}`.
 --   web, worker   run as long as the release does, `replicas` of them
 --   cron          a container of the live release each time its schedule is due
@@ -12,7 +12,7 @@ local json = require "json"
 
 local M = {}
 
-local shared = { "user", "volumes", "memory", "cpu", "grace", "container" }
+local shared = { "user", "volumes", "memory", "cpu", "grace", "container", "secrets" }
 local of_web = { "command", "port", "replicas", "health", "publish" }
 
 -- Settings of one process: {name, kind, command, env, port, replicas, health, ...}; nil where the

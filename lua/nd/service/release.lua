@@ -68,6 +68,12 @@ function Releases:previous(app)
   return self:other(app)
 end
 
+-- Raises secret_gone where a release has a secret that was removed since.
+function Releases:check_secrets(app, release)
+  local secrets = not release.damaged and release_config.of(release).secrets
+  if secrets then self.d.secrets:check(app, secrets) end
+end
+
 -- What to go back to: the release `n`, or the last good one. Raises where that would be none.
 function Releases:to_go_back(app, n)
   local release = n and self:get(app, n) or not n and self:previous(app)
@@ -80,6 +86,7 @@ function Releases:to_go_back(app, n)
     err.raise("release_unhealthy", ("release %d of %s was never healthy"):format(release.number, app.name),
       ("`ndctl deploy %s --app %s` tries its image again"):format(release.image, app.name))
   end
+  self:check_secrets(app, release)
   return release
 end
 
@@ -196,7 +203,7 @@ function Releases:start(ctx, image, options)
     image = image.image or image.id, image_id = image.id, config = json.encode(spec),
     run = ctx.run.row.id }
   local found, net, list = d.instances:prepare(app, release, spec, options.instances)
-  d.instances:record(release, list, { {
+  d.instances:record(app, release, list, { {
     [[INSERT INTO release (app, number, state, image, image_id, digest, config, run, key, created_at)
       VALUES (?, ?, 'created', ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET state = 'created']],
     app.id, release.number, release.image, release.image_id, Images.digest(found, release.image) or db.null,
@@ -366,7 +373,7 @@ function Releases:activate(ctx, release)
   if release.state == "gone" or not whole(self, release) then
     self:remove_by_key(app, release.key)
     local image, net, list = d.instances:prepare(app, release, release_config.of(release))
-    d.instances:record(release, list,
+    d.instances:record(app, release, list,
       { { "UPDATE release SET state = 'created' WHERE id = ?", release.id } })
     d.instances:start(app, release, self:instances(release), ctx.key, image, net)
   else

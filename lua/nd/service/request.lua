@@ -33,13 +33,6 @@ function M.strategy(body, spec)
   return name or exclusive and "recreate" or "bluegreen"
 end
 
-local function check_secrets(body)
-  if body.secrets and #body.secrets > 0 then
-    err.raise("bad_request", "$.secrets: secrets are not stored by this release yet",
-      "leave `secrets` out; `env` is plain and visible in docker inspect")
-  end
-end
-
 -- A copy, since the same body may be asked with again.
 local function params_of(app, body, more)
   local params = {}
@@ -52,7 +45,6 @@ end
 local kinds = {}
 
 function kinds.deploy(d, body)
-  check_secrets(body)
   local app = d.apps:prepare(body)
   local spec = d.apps:spec(app, body)
   d.apps:check_routes(app, spec)

@@ -62,6 +62,9 @@ function Run:audit(operation, outcome, code)
     object = self.row.recipe, who = self.row.owner }
 end
 
+-- What is journaled, without the app's secrets.
+function Run:redacted(value) return self.d.redaction:value(self.row.app, value) end
+
 local function live(state)
   return state == "running" or state == "sleeping" or state == "rolling_back"
 end
@@ -183,12 +186,16 @@ end
 function Run:asked(asked)
   local known = self.effects[asked.n]
   if known then
-    if known.name ~= asked.name or json.encode(known.args) ~= json.encode(asked.args) then
+    local same = json.encode(self:redacted(known.args)) == json.encode(self:redacted(asked.args))
+    if known.name ~= asked.name or not same then
       return err.new("diverged", ("on replay the recipe asked for %s as effect %d where the journal has %s")
         :format(asked.name, asked.n, known.name),
         "a recipe must decide the same from the same answers; this is a fault in NextDeploy if it has no state outside")
     end
-    if not known.answered and not self.acting[known.n] then self:act(known, true) end
+    if not known.answered and not self.acting[known.n] then
+      known.args = asked.args -- as they were before anything was taken out of them
+      self:act(known, true)
+    end
     return nil
   end
   if asked.n > budget.effects then return budget.over("effects", budget.effects) end
@@ -202,7 +209,8 @@ function Run:journal(asked)
     at = asked.at, args = asked.args or json.array {}, pivot = asked.pivot and 1 or 0,
     asked_at = clock.now(), undone = 0,
   }
-  e.label = def and effects.label(def, e, function() return self:context(e) end) or e.name
+  e.label = self.d.redaction:text(self.row.app,
+    def and effects.label(def, e, function() return self:context(e) end) or e.name)
   self.effects[e.n] = e
   self.count = math.max(self.count, e.n)
   self:fault(e, "before")
@@ -211,7 +219,7 @@ function Run:journal(asked)
   local statements = {
     { [[INSERT INTO effect (run, n, name, version, task, at, args, label, pivot, asked_at, deadline)
       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)]],
-      self.row.id, e.n, e.name, e.version, e.task, e.at or db.null, json.encode(e.args), e.label,
+      self.row.id, e.n, e.name, e.version, e.task, e.at or db.null, json.encode(self:redacted(e.args)), e.label,
       e.pivot, e.asked_at, e.deadline or db.null },
     self:event("effect.asked", { n = e.n, name = e.name, label = e.label }),
   }
@@ -312,12 +320,13 @@ function Run:answer(e, ok, value)
     value = err.new("result_too_large", ("%s brought more than %d bytes"):format(e.label, RESULT_BYTES))
   end
   if ok then
-    e.result = value
+    e.result = self:redacted(value)
     e.undo = def.undo and e.pivot == 0 and def.undo(e.args, value) or nil
   else
-    e.error = err.from(value)
-    if e.error.traceback then log.error(("run %s: %s: %s"):format(self.row.id, e.label, e.error.traceback)) end
-    e.error.traceback = nil
+    local problem = err.from(value)
+    if problem.traceback then log.error(("run %s: %s: %s"):format(self.row.id, e.label, problem.traceback)) end
+    problem.traceback = nil
+    e.error = self:redacted(problem)
   end
   local statements = {
     { [[UPDATE effect SET answered = ?, answered_at = ?, ok = ?, result = ?, error = ?, undo = ?

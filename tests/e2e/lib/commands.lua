@@ -4,6 +4,7 @@
 -- The examples run as they stand, except that their names stand for what this test has (`names`).
 -- Before each of them the app `web` has a live and a kept release.
 
+local clock = require "clock"
 local fs = require "fs"
 local json = require "json"
 local process = require "process"
@@ -172,6 +173,12 @@ local before = {
   end,
   ["context add"] = function() ndctl { "context", "remove", "box" } end,
   ["proxy remove"] = function() done { "proxy", "set", "www.example.com", "--app", "web" } end,
+  ["deploy"] = function() ndctl { "secrets", "set", "DB_PASSWORD", "open sesame" } end,
+  ["secrets"] = function()
+    ndctl { "secrets", "owner" }
+    for _, name in ipairs { "DB_PASSWORD", "OLD_KEY" } do done { "secrets", "set", name, tostring(clock.now()) } end
+    fs.write(WORK .. "/.env", "API_KEY='open sesame'\n", 384)
+  end,
   ["registry logout"] = function()
     ndctl({ "registry", "login", os.getenv "ND_REGISTRY", "-u", "robot", "--password-stdin" },
       { stdin = os.getenv "ND_REGISTRY_PASSWORD" })
@@ -249,7 +256,7 @@ local function of_nobody(row)
   if not spec or spec.many or spec.choices then return nil end
   local kind = spec.complete or spec[1]
   if not ({ app = true, recipes = true, recipe = true, runs = true, contexts = true, tokens = true,
-    registries = true, apps = true, jobs = true })[kind] then return nil end
+    registries = true, apps = true, jobs = true, secrets = true })[kind] then return nil end
   for _, example in ipairs(row.examples) do
     local words, options = quietly(row, example)
     local at = path_length(row)
