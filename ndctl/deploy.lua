@@ -22,7 +22,7 @@ local deploy = {
     { "port", type = "int", least = 1, most = 65535, value = "PORT",
       doc = "the port the app listens on inside its container" },
     { "domain", value = "HOST", doc = "the host name that the proxy sends to the app" },
-    { "tls", value = "internal|off", doc = "whose certificate the proxy shows; off is plain HTTP" },
+    { "tls", value = "auto|internal|off", doc = "public certificate, this host's own, none" },
     { "proxy", choices = { "caddy", "nginx", "none" }, key = "proxy_type", doc = "the proxy that serves the domain" },
     { "publish", type = "list", value = "[HOSTPORT:]PORT[/tcp|udp]",
       doc = "a port of this host that leads to the app; may be repeated" },

@@ -115,7 +115,7 @@ return {
       options = {
         { "app", short = "a", value = "NAME", required = true, complete = "apps", doc = "whose it is" },
         { "proxy", choices = { "caddy", "nginx", "none" }, doc = "who serves it" },
-        { "tls", choices = { "internal", "off" }, doc = "whose certificate is shown; off is plain HTTP" },
+        { "tls", choices = { "auto", "internal", "off" }, doc = "public certificate, this host's own, none" },
         { "port", type = "int", least = 1, most = 65535, value = "PORT",
           doc = "a port of the container, where it isn't the app's own" },
       },

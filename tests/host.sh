@@ -14,10 +14,10 @@
 BUILD_PACKAGES=(gcc libc6-dev cmake ninja-build pkg-config musl-tools "node-llhttp|libllhttp-dev"
   libuv1-dev libcurl4-openssl-dev libssl-dev libsqlite3-dev libjansson-dev libwslay-dev
   zlib1g-dev liblua5.4-dev)
-RUN_PACKAGES=(docker.io iptables iproute2 caddy openssl curl jq util-linux tzdata)
+RUN_PACKAGES=(docker.io iptables iproute2 caddy openssl curl jq util-linux tzdata uacme)
 TEST_PACKAGES=(libcmocka-dev "libluajit-5.1-dev|" lua5.4 lua-busted lua-check clang clang-format llvm
   "libclang-rt-dev|libclang-rt-18-dev" git docker-registry nginx python3 sqlite3 nftables conntrack procps
-  zsh fish bash-completion mandoc prometheus strace age systemd "chromium|")
+  zsh fish bash-completion mandoc prometheus strace age pebble systemd "chromium|")
 
 package_installed() {
   [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]

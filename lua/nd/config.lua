@@ -3,6 +3,7 @@
 -- the nearest known one.
 
 local fs = require "fs"
+local duration = require "nd.duration"
 local err = require "nd.error"
 
 local M = {}
@@ -25,6 +26,11 @@ M.options = {
   { "nginx_http_port", 0, "PORT", "nginx's, where Caddy has the other (default: the same)" },
   { "nginx_https_port", 0, "PORT", "the same for HTTPS" },
   { "proxy_address", nil, "ADDR", "the address the proxy listens on (default: every one)" },
+  { "cert_dir", "/etc/nextdeploy/certs", "DIR", "certificates and their keys" },
+  { "acme_directory", "https://acme-v02.api.letsencrypt.org/directory", "URL", "who gives certificates (RFC 8555)" },
+  { "acme_email", nil, "ADDRESS", "whom the authority may write to" },
+  { "acme_ca", nil, "FILE", "roots to trust the authority's own HTTPS by (default: the host's)" },
+  { "acme_retry", "1m", "TIME", "how long to wait after a failure, doubled with each: up to 12h" },
   { "log_format", "text", "text|json", "how the log is written" },
   { "log_bytes", "64M", "SIZE", "how much is kept of what an app prints: 500K, 64M, 2G" },
   { "disk_budget", "20G", "SIZE", "what images, build cache, logs and the database may take before gc" },
@@ -153,6 +159,17 @@ function M.load(argv)
   if out.proxy ~= "caddy" and out.proxy ~= "nginx" and out.proxy ~= "none" then
     err.raise("bad_config", ("proxy: must be caddy, nginx or none, got '%s'"):format(out.proxy))
   end
+  if not out.acme_directory:find "^https://[%w.-]+:?%d*/?[%w%-._~/]*$" then
+    err.raise("bad_config", ("acme_directory: '%s' is no https:// address"):format(out.acme_directory),
+      "as in https://acme-v02.api.letsencrypt.org/directory")
+  end
+  for _, name in ipairs { "acme_email", "acme_ca" } do
+    if out[name] == "" then out[name] = nil end
+  end
+  if out.acme_email and not out.acme_email:find "^[^%s@]+@[^%s@]+$" then
+    err.raise("bad_config", ("acme_email: '%s' is no address"):format(out.acme_email), "as in admin@example.com")
+  end
+  out.acme_retry = duration.ms("acme_retry", out.acme_retry)
   out.log_bytes, out.disk_budget = size_of(out, "log_bytes"), size_of(out, "disk_budget")
   out.keep_releases = out.keep_releases:match "^%d%d?%d?$" and math.tointeger(out.keep_releases)
     or err.raise("bad_config", ("keep_releases: '%s' is not a number of releases"):format(out.keep_releases),

@@ -10,18 +10,18 @@ local M = {}
 local codes = {
   [400] = "bad_request bad_json bad_param bad_params bad_config bad_recipe bad_argument bad_host bad_tls "
     .. "recipe_syntax bad_schedule bad_zone unknown_param bad_domain bad_port bad_proxy unknown_effect "
-    .. "age_bad_header age_bad_armor",
+    .. "age_bad_header age_bad_armor bad_certificate bad_key",
   [401] = "unauthorized",
   [403] = "forbidden capability policy",
   [404] = "not_found app_not_found run_not_found recipe_not_found image_not_found release_not_found "
     .. "token_not_found docker_not_found job_not_found process_not_found instance_not_found "
-    .. "registry_not_found route_not_found secret_not_found",
+    .. "registry_not_found route_not_found secret_not_found cert_not_found",
   [405] = "method_not_allowed",
   [406] = "not_acceptable",
   [409] = "run_conflict host_taken past_pivot run_ended exists nothing_to_roll_back app_not_live "
     .. "release_live release_unhealthy image_gone "
     .. "volume_in_use docker_conflict job_ended job_of_run port_taken idempotency_conflict not_waiting not_begun "
-    .. "upgrade_refused secret_in_use secret_gone not_revealable",
+    .. "upgrade_refused secret_in_use secret_gone not_revealable cert_own",
   [413] = "too_large",
   [422] = "unhealthy deadline recipe_failed recipe_error start_failed cancelled stuck worker_died "
     .. "recipe_memory recipe_stack too_many_effects too_much_log sandbox_killed engine_missing release_failed "

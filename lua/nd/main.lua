@@ -74,6 +74,8 @@ local function build(o, programs)
     default = o.proxy, http_port = o.http_port, https_port = o.https_port,
     nginx_http_port = o.nginx_http_port, nginx_https_port = o.nginx_https_port,
     address = o.proxy_address, on_event = on_event,
+    acme = { directory = o.acme_directory, email = o.acme_email, ca = o.acme_ca },
+    bundle = function(host) return d.certs:bundle(host) end,
   }
   app_config.default_proxy = o.proxy
   d.metrics = require("nd.service.metrics").new(d) -- first: the others may add theirs
@@ -84,7 +86,7 @@ local function build(o, programs)
     guard = "guard", watch = "watch", jobs = "jobs", schedule = "schedule", scale = "scale",
     shift = "shift", gate = "gate", exec = "exec", registries = "registry", seal = "seal", logs = "logs",
     images = "images", upgrade = "upgrade", gc = "gc", audit = "audit", secrets = "secrets",
-    redaction = "redaction",
+    redaction = "redaction", certs = "certs",
   } do
     d[name] = require("nd.service." .. module).new(d)
   end
@@ -146,6 +148,7 @@ local function recover(interrupted)
   d.jobs:resume()
   d.schedule:start()
   d.gc:start()
+  d.certs:start()
   if d.seal:exchanging() then task.spawn("exchange of the agent's key", d.secrets.resume, d.secrets) end
 end
 

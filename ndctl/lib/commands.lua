@@ -25,8 +25,8 @@ commands.groups = {
   { "Deploy", { "deploy", "scale", "run", "exec", "swap", "rollback", "restart", "stop", "tag", "destroy",
     "diff" } },
   { "Watch", { "status", "apps", "ps", "logs", "events", "runs", "job", "metrics", "top" } },
-  { "Set up", { "proxy", "secrets", "recipe", "token", "registry", "context", "config", "completion", "doctor", "gc",
-    "audit", "upgrade", "version", "help" } },
+  { "Set up", { "proxy", "secrets", "certs", "recipe", "token", "registry", "context", "config", "completion",
+    "doctor", "gc", "audit", "upgrade", "version", "help" } },
   { "For scripts", { "cron", "crypt", "debug" } },
 }
 

@@ -65,6 +65,12 @@ function kinds.domains(state)
   return found
 end
 
+function kinds.certs(state)
+  local found = {}
+  for i, c in ipairs(ask(state, "/certs")) do found[i] = { c.domain, c.state } end
+  return found
+end
+
 function kinds.runs(state)
   local found = {}
   for i, run in ipairs(ask(state, "/runs", { limit = 30 })) do

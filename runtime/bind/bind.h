@@ -13,6 +13,7 @@
 #define ND_BIND_MODULES(X)                                                                         \
     X(exposition)                                                                                  \
     X(age)       /* encrypting to recipients, in the age format */                                 \
+    X(cert)      /* certificates: read, check, ask for, make */                                    \
     X(cgroup)    /* what containers use */                                                         \
     X(clock)     /* now, monotonic, format, lag */                                                 \
     X(cron)      /* when a schedule is due */                                                      \

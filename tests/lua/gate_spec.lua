@@ -144,7 +144,8 @@ describe("a proxy's log", function()
     local line = [[{"level":"info","msg":"handled request","request":{"method":"GET","host":"Shop.test:8080"},]]
       .. [["duration":0.001223384,"size":3,"status":200,"resp_headers":{"X":["\"status\":500,\"host\":\"b\""],]]
       .. [["Nextdeploy-Release":["2","9"]}}]]
-    assert.same({ "Shop.test:8080", 2, 200, 0.001223384 }, { caddy.new({}):answer(line) })
+    local driver = caddy.new { dir = "", acme = { directory = "https://ca.test/dir" } }
+    assert.same({ "Shop.test:8080", 2, 200, 0.001223384 }, { driver:answer(line) })
     assert.is_nil((nginx.new({ dir = "", run = "" }):answer "a b\nc 500"))
   end)
 end)

@@ -138,7 +138,7 @@ function World.new(dir)
   d.docker = setmetatable({ world = self, containers = {}, hooks = {}, calls = {} }, { __index = Docker })
   d.network = setmetatable({ services = {}, connected = 0 }, Network)
   local nothing = setmetatable({}, { __index = function() return function() end end })
-  d.proxy, d.jobs, d.schedule, d.logs, d.gc = nothing, nothing, nothing, nothing, nothing
+  d.proxy, d.jobs, d.schedule, d.logs, d.gc, d.certs = nothing, nothing, nothing, nothing, nothing, nothing
   d.metrics = setmetatable({}, { __index = function() return nothing end })
   d.health = { probe = function() return true end, check = function() return true, nil, 1 end,
     wait = function() end }

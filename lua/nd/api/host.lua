@@ -56,6 +56,7 @@ local function doctor(c)
     for _, check in ipairs(checks) do list[#list + 1] = check end
   end
   list[#list + 1] = sandbox.check(d)
+  list[#list + 1] = d.certs:check()
   if ok then check_disk(d, list) end
   local unknown = d.watch:strangers()
   add(list, "orphans", #unknown == 0, ("%d containers of unknown runs"):format(#unknown),

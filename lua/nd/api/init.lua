@@ -57,7 +57,7 @@ local function add(tag)
 end
 
 for _, tag in ipairs { "deploy", "apps", "runs", "jobs", "recipes", "host", "metrics", "tokens", "registries",
-  "secrets", "proxy", "exec", "streams", "logs", "audit", "openapi" } do
+  "secrets", "certs", "proxy", "exec", "streams", "logs", "audit", "openapi" } do
   add(tag)
 end
 

@@ -50,6 +50,7 @@ local tags = {
   { "proxy", "Host names, the proxies that serve them, maintenance and pause." },
   { "registries", "Credentials for private images." },
   { "secrets", "Values that apps get and nobody reads: set, listed, exchanged, removed." },
+  { "certs", "Certificates: what hosts show, the user's own, new ones before their time." },
   { "exec", "Commands inside a live instance." },
   { "streams", "Events, as a WebSocket or as a list." },
   { "logs", "What apps print, kept beyond their containers: searched, followed, resumed." },

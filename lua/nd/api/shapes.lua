@@ -21,8 +21,9 @@ duration.description = 'A duration: "500ms", "30s", "1h30m", or a number of seco
 local proxy_type = { type = "string", enum = array { "caddy", "nginx", "none" },
   description = "Who serves the host name; without it the daemon's own choice." }
 
-local tls = { type = "string", enum = array { "internal", "off" },
-  description = "Whose certificate the proxy shows; off is plain HTTP." }
+local tls = { type = "string", enum = array { "auto", "internal", "off" },
+  description = "Whose certificate the proxy shows: auto, one that is trusted by everybody (by ACME, or imported); "
+    .. "internal, one by the host's own authority; off is plain HTTP." }
 
 local function texts(description)
   return { type = "object", description = description, additionalProperties = text }
@@ -202,6 +203,16 @@ local requests = {
     arguments = doc(list(text), "Added to its command."),
   }), { "app_name", "process" }),
 
+  CertImport = closed({
+    domain = doc(text, "A host name, or *.zone: what it is kept as, and must be good for."),
+    certificate = { type = "string", minLength = 1, maxLength = 262144,
+      description = "PEM: the host's own, then those of its issuers." },
+    key = { type = "string", minLength = 1, maxLength = 65536, description = "PEM, without a passphrase." },
+  }, { "domain", "certificate", "key" }),
+  CertRequest = closed(fields(key, { domain = doc(text, "A host name, or *.zone."),
+    recipe = doc(text, "Makes and removes TXT records: gets `app`, `act` (present or remove), `name` and `value`.") }),
+    { "domain", "app_name", "recipe" }),
+  CertName = closed({ domain = text }, { "domain" }),
   TokenRequest = closed({ name = text, role = ref "Role" }, { "name" }),
   Role = { type = "string", enum = array { "admin", "deployer", "viewer" }, default = "admin" },
 }
@@ -222,6 +233,10 @@ requests.RunRequest.example = { recipe = "bluegreen", app_name = "myapp",
 requests.RecipeFiles.example = { name = "mine", files = { ["recipe.lua"] =
   'return recipe { summary = "Nothing yet.", params = {}, run = function() end }' } }
 requests.RegistryLogin.example = { host = "ghcr.io", username = "robot", password = "an-access-token" }
+requests.CertImport.example = { domain = "myapp.com", certificate = "-----BEGIN CERTIFICATE-----\n...",
+  key = "-----BEGIN EC PRIVATE KEY-----\n..." }
+requests.CertRequest.example = { domain = "*.myapp.com", app_name = "myapp", recipe = "dns" }
+requests.CertName.example = { domain = "myapp.com" }
 requests.TagRequest.example = { add = array { "team-a" }, remove = array {} }
 requests.ScaleRequest.example = { app_name = "myapp", process = "worker", replicas = 3 }
 requests.JobRequest.example = { app_name = "myapp", process = "report" }
@@ -266,6 +281,18 @@ local answers = {
       { "name", "default", "state", "routes" })),
     routes = list(ref "ServedRoute"),
   }, { "proxies", "routes" }),
+
+  Certificate = object({
+    domain = doc(text, "What it is kept as."), names = doc(list(text), "What it is good for."),
+    hosts = doc(list(text), "Host names of apps that show it."), proxy_type = text,
+    source = { type = "string", enum = array { "own", "acme", "caddy", "internal" },
+      description = "Who got it: the user, the daemon by ACME, Caddy by ACME, the host's own authority." },
+    subject = text, issuer = text, serial = doc(text, "Hexadecimal."), expiry = time,
+    state = { type = "string", enum = array { "valid", "pending", "expiring", "expired", "failing" },
+      description = "pending and failing: there is no new one yet; what there was is shown on." },
+    renewal = doc(time, "When the next one is asked for."),
+    message = doc(text, "Why there is none."), hint = text,
+  }, { "domain", "names", "hosts", "source", "state" }),
 
   Published = object({ port = doc(port, "Of the host."), target = doc(port, "Of the container."),
     proto = text, from = doc(list(text), "Who may come by it, this host aside.") },

@@ -376,6 +376,7 @@ function Apps:set_routes(app, routes)
   for _, r in ipairs(old) do
     if not wanted[r.domain] then d.proxy:remove(r.domain) end
   end
+  d.certs:wake()
 end
 
 -- Removes the app and all that is its own.

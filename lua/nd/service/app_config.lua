@@ -101,7 +101,7 @@ local function volumes(value)
 end
 
 local one_of = {
-  tls = { off = true, internal = true },
+  tls = { off = true, internal = true, auto = true },
   proxy_type = { caddy = true, nginx = true, none = true },
 }
 

@@ -14,7 +14,9 @@
 --
 --   proxy.new{ instance=, state_dir=, run_dir=, default="caddy", http_port=80, https_port=443,
 --              nginx_http_port=, nginx_https_port=, address="", linger=ms,
+--              acme={directory=, email=, ca=file}|nil, bundle=function(host) -> path, serial | nil,
 --              on_event=function(kind, data)|nil } -> p
+--              acme, bundle: whose certificates hosts with `tls = auto` show, see certs.lua
 --   p:write_config()           parks; what the proxies read when somebody starts them
 --   p:start()                  parks; write_config, then one sync of each that is in use
 --   p:watch()                  starts tasks that keep looking: a proxy that comes up later, or again,
@@ -24,8 +26,9 @@
 --   p:state(type)              "up" | "down" | "refused" | "unknown" (not looked yet); none is "up"
 --   p:problem(type)            the error object of a state that isn't up
 --   p:require_up(type)         parks; raises proxy_down or proxy_refused
---   p:set(host, "ip:port", tls, type, canary)   parks; tls "internal" | "off"; idempotent
+--   p:set(host, "ip:port", tls, type, canary)   parks; tls "auto" | "internal" | "off"; idempotent
 --   p:remove(host)             parks; idempotent
+--   p:driver(type)             for who knows what it is; nil for none
 --   p:list() -> {{host=, at=, tls=, proxy_type=}, ...}   parks; by host name, as the proxies have them
 --   p:set_all({[host]={at=, tls=, proxy_type=, canary=}})   parks; these and no others: at start, from
 --                              the database
@@ -47,6 +50,7 @@ local fs = require "fs"
 local task = require "task"
 local err = require "nd.error"
 local answers = require "nd.service.proxy.answers"
+local authority = require "nd.service.proxy.authority"
 local caddy = require "nd.service.proxy.caddy"
 local nginx = require "nd.service.proxy.nginx"
 
@@ -54,9 +58,11 @@ local proxy = { host = require "nd.service.proxy.host" }
 local Proxy = {}
 Proxy.__index = Proxy
 
+proxy.ACME = { directory = "https://acme-v02.api.letsencrypt.org/directory" }
+
 local LINGER = 30 * 1000 -- ms
 local ORDER = { "caddy", "nginx" }
-local TLS = { internal = true, off = true }
+local TLS = { auto = true, internal = true, off = true }
 local KINDS = { caddy = true, nginx = true, none = true }
 
 local function port(value, name)
@@ -76,16 +82,19 @@ function proxy.new(o)
     leaving = {},    -- driver's name -> host -> since when its new proxy serves it, or false
   }, Proxy)
   local http, https = port(o.http_port or 80, "http_port"), port(o.https_port or 443, "https_port")
+  local own_authority = authority.new { dir = o.state_dir .. "/proxy/data/pki/authorities/local",
+    instance = o.instance }
   local function options(more)
     more.instance, more.address, more.on_event = o.instance, o.address or "", self.on_event
     more.marks = self.marks
+    more.authority = own_authority
     return more
   end
   self.drivers = {
     caddy = caddy.new(options { dir = o.state_dir .. "/proxy", socket = o.run_dir .. "/caddy.sock",
-      http_port = http, https_port = https }),
+      http_port = http, https_port = https, acme = o.acme or proxy.ACME }),
     nginx = nginx.new(options { dir = o.state_dir .. "/proxy/nginx", run = o.run_dir .. "/nginx",
-      authority = o.state_dir .. "/proxy/data/pki/authorities/local",
+      bundle = o.bundle or function() end,
       shared_port = (o.nginx_http_port or http) == http or (o.nginx_https_port or https) == https,
       http_port = port(o.nginx_http_port or http, "nginx_http_port"),
       https_port = port(o.nginx_https_port or https, "nginx_https_port") }),
@@ -117,6 +126,8 @@ end
 function Proxy:state(kind) return kind == "none" and "up" or self.drivers[kind].state end
 
 function Proxy:problem(kind) return self.drivers[kind] and self.drivers[kind].problem end
+
+function Proxy:driver(kind) return self.drivers[kind] end
 
 function Proxy:sync(kind) return kind == "none" and "up" or self.drivers[kind]:sync() end
 
@@ -206,7 +217,7 @@ end
 
 local function check_route(at, tls, kind)
   if not TLS[tls] then
-    err.raise("bad_tls", ("tls = '%s' is not known"):format(tostring(tls)), "internal or off")
+    err.raise("bad_tls", ("tls = '%s' is not known"):format(tostring(tls)), "auto, internal or off")
   elseif not tostring(at):find("^%d+%.%d+%.%d+%.%d+:%d+$") then
     err.raise("bad_target", tostring(at) .. " is no address and port to send a host to")
   elseif not KINDS[kind] then

@@ -4,6 +4,7 @@
 -- The examples run as they stand, except that their names stand for what this test has (`names`).
 -- Before each of them the app `web` has a live and a kept release.
 
+local cert = require "cert"
 local clock = require "clock"
 local fs = require "fs"
 local json = require "json"
@@ -126,6 +127,16 @@ function web_is_well()
   return kept and app.status == "running" and app.image:find("nd-cli-commands", 1, true)
 end
 
+-- The files www.crt and www.key; and the daemon has them, if `import`.
+local function bring_certificate(import)
+  local now = clock.now()
+  local pem, key = cert.make { common_name = "www.example.com", names = { "www.example.com" }, not_before = now,
+    not_after = now + 90 * 24 * 3600 * 1000 }
+  fs.write(WORK .. "/www.crt", pem, 420)
+  fs.write(WORK .. "/www.key", key)
+  if import then done { "certs", "import", "www.example.com", "--cert", "www.crt", "--key", "www.key" } end
+end
+
 -- For those that take back or look at what another made.
 local before = {
   ["runs cancel"] = function()
@@ -173,6 +184,13 @@ local before = {
   end,
   ["context add"] = function() ndctl { "context", "remove", "box" } end,
   ["proxy remove"] = function() done { "proxy", "set", "www.example.com", "--app", "web" } end,
+  ["certs import"] = function() bring_certificate() end,
+  ["certs show"] = function() bring_certificate "import" end,
+  ["certs remove"] = function() bring_certificate "import" end,
+  ["certs rotate"] = function()
+    ndctl { "certs", "rm", "www.example.com" }
+    done { "proxy", "set", "www.example.com", "--app", "web", "--tls", "internal" }
+  end,
   ["deploy"] = function() ndctl { "secrets", "set", "DB_PASSWORD", "open sesame" } end,
   ["secrets"] = function()
     ndctl { "secrets", "owner" }

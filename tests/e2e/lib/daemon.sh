@@ -42,7 +42,8 @@ daemon_contract() {
 daemon_options() {
   printf '%s\n' --state-dir "$DAEMON_DIR/state" --run-dir "$DAEMON_DIR/run" \
     --listen "127.0.0.1:$DAEMON_PORT" --service-cidr "$DAEMON_CIDR" --http-port "$EDGE_PORT" \
-    --https-port "$EDGE_TLS_PORT" --recipe-dir "$DAEMON_DIR/recipes" --docker-host "$DOCKER_HOST"
+    --https-port "$EDGE_TLS_PORT" --recipe-dir "$DAEMON_DIR/recipes" \
+    --cert-dir "$DAEMON_DIR/certs" --docker-host "$DOCKER_HOST"
 }
 
 daemon_answers() {

@@ -1,73 +1,67 @@
--- authority.lua - certificates for `tls = internal`, by the host's own authority.
+-- authority.lua - certificates by the host's own authority: for `tls = internal`, and for `auto` until there
+-- is a public one.
 --
--- It is Caddy's: whoever trusts <authority>/root.crt trusts a host on either proxy, and after it
--- moved. Where Caddy hasn't made it yet it is made here, in the form in which Caddy finds it.
+-- Both proxies have the same: whoever trusts <dir>/root.crt trusts a host on either, and after it moved.
+-- The directory is where Caddy has its own authority; one that Caddy made there earlier is taken over.
 --
---   authority.ensure{ authority=dir, certs=dir, host=, instance= } -> whether it made one
---                                          parks; <certs>/HOST.crt and .key, of at most RENEW age
+--   authority.new{ dir=, instance= } -> a
+--   a:make(host, due) -> certificate, key     PEM; parks. `due`: one whose last third has begun, so that
+--                                             who renews in time renews it at once
+--   a:made(info) -> boolean                   whether a certificate (cert.read) is one of these; parks
+--   authority.private(path, text)             parks; a file that nobody else can read at any moment; its
+--                                             owner is the directory's
+--   authority.RENEW                           ms, at which age one is made anew
 -- Errors: cert_failed.
 
+local cert = require "cert"
 local clock = require "clock"
 local fs = require "fs"
-local process = require "process"
-local err = require "nd.error"
-
-local authority = {}
 
 local DAY = 24 * 3600 * 1000
-local RENEW = 200 * DAY
-local LIFE = "397"   -- days; what browsers accept at most
-local ROOT_LIFE = "3650"
+local LIFE = 397 * DAY      -- what browsers accept at most
+local ROOT_LIFE = 3650 * DAY
+local DUE_LEFT = 90 * DAY   -- of LIFE
 
-local function openssl(...)
-  local ok, r = pcall(process.run, { argv = { "openssl", ... }, timeout_ms = 10000 })
-  if not ok and r.code == "process_start" then
-    err.raise("cert_failed", "there is no `openssl` on this host to make a certificate with",
-      "apt-get install openssl, or route the host with tls = off")
-  end
-  if not ok then error(r, 0) end
-  if r.status ~= 0 then
-    err.raise("cert_failed", "openssl made no certificate: " .. r.stderr:gsub("%s+$", ""):match("[^\n]*$"))
-  end
-  return r.stdout
-end
+local Authority = {}
+Authority.__index = Authority
 
--- A file that nobody else can read at any moment; the owner is the directory's.
-local function private(path, text)
+local authority = { RENEW = 200 * DAY }
+
+function authority.new(o) return setmetatable({ dir = o.dir, instance = o.instance }, Authority) end
+
+function authority.private(path, text)
   local owner = fs.stat(path:match "^(.*)/")
   fs.write(path, text, 384) -- 0600
   fs.chown(path, owner.uid, owner.gid)
 end
 
-local function new_key() return openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout") end
-
-local function ensure_root(o)
-  local key, crt = o.authority .. "/root.key", o.authority .. "/root.crt"
-  if fs.exists(crt) and fs.exists(key) then return key, crt end
-  fs.mkdir(o.authority, 448) -- 0700
-  private(key, new_key())
-  openssl("req", "-x509", "-new", "-key", key, "-sha256", "-days", ROOT_LIFE, "-out", crt,
-    "-subj", ("/CN=NextDeploy %s"):format(o.instance),
-    "-addext", "basicConstraints=critical,CA:TRUE,pathlen:1",
-    "-addext", "keyUsage=critical,keyCertSign,cRLSign")
-  return key, crt
+local function root(self)
+  if self.certificate then return self.certificate, self.key end
+  local key, crt = self.dir .. "/root.key", self.dir .. "/root.crt"
+  if not (fs.exists(crt) and fs.exists(key)) then
+    fs.mkdir(self.dir, 448) -- 0700
+    local now = clock.now()
+    local certificate, private = cert.make { common_name = "NextDeploy " .. self.instance, authority = true,
+      not_before = now, not_after = now + ROOT_LIFE }
+    authority.private(key, private)
+    authority.private(crt, certificate)
+  end
+  self.certificate, self.key = fs.read(crt), fs.read(key)
+  self.subject = cert.read(self.certificate)[1].subject
+  return self.certificate, self.key
 end
 
-function authority.ensure(o)
-  local path = o.certs .. "/" .. o.host
-  local have = fs.stat(path .. ".crt")
-  if have and clock.now() - have.mtime < RENEW and fs.exists(path .. ".key") then return false end
-  local root_key, root = ensure_root(o)
-  fs.mkdir(o.certs, 448)
-  local name = #o.host <= 64 and o.host or o.host:sub(-64) -- as much as a common name may have
-  private(path .. ".key", new_key())
-  -- In place at the end: a certificate of another key would be refused.
-  openssl("req", "-x509", "-new", "-key", path .. ".key", "-CA", root, "-CAkey", root_key, "-sha256",
-    "-days", LIFE, "-subj", "/CN=" .. name, "-out", path .. ".crt",
-    "-addext", "basicConstraints=critical,CA:FALSE",
-    "-addext", "keyUsage=critical,digitalSignature", "-addext", "extendedKeyUsage=serverAuth",
-    "-addext", "subjectAltName=DNS:" .. o.host)
-  return true
+function Authority:make(host, due)
+  local certificate, key = root(self)
+  local now = clock.now()
+  return cert.make { common_name = #host <= 64 and host or host:sub(-64), names = { host },
+    not_before = due and now + DUE_LEFT - LIFE or now, not_after = due and now + DUE_LEFT or now + LIFE,
+    issuer = certificate, issuer_key = key }
+end
+
+function Authority:made(info)
+  root(self)
+  return info.issuer == self.subject
 end
 
 return authority

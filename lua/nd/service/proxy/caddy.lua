@@ -5,14 +5,26 @@
 -- new host name reloads anything, and what is served goes on without the daemon. Caddy is never our
 -- child: the quickstart or systemd runs `caddy run --config <state_dir>/proxy/caddy.json`.
 --
---   caddy.new{ instance=, dir=, marks=, socket=, http_port=, https_port=, address="", on_event= }
+--   caddy.new{ instance=, dir=, marks=, socket=, http_port=, https_port=, address="", on_event=,
+--              authority=, acme={directory=, email=, ca=} }
+--   c:renew(host, ms) -> cert.read's first    parks; has Caddy ask for a new certificate now: it shows the
+--                                             old one until it has the new. Raises cert_failed
+--   c:remake(host)                            parks; the same for one of the host's own authority
+--   c:touch(host)                             parks; a handshake, at which Caddy looks whether it is due
+--   c.certificates                            see caddy_certificates.lua
 --   The rest is what proxy.lua asks of a driver.
 
+local cert = require "cert"
+local clock = require "clock"
 local fs = require "fs"
 local http = require "http"
 local json = require "json"
+local process = require "process"
 local task = require "task"
 local err = require "nd.error"
+local tasks = require "nd.tasks"
+local authority = require "nd.service.proxy.authority"
+local certificates = require "nd.service.proxy.caddy_certificates"
 local config = require "nd.service.proxy.caddy_config"
 local driver = require "nd.service.proxy.driver"
 
@@ -22,24 +34,39 @@ Caddy.__index = Caddy
 
 local SETTLE = 50    -- ms; longer than Caddy takes from listing a directory to its file's stat
 local RELEASE = '"' .. config.RELEASE:gsub("%-", "%%-") .. '":%["(%d+)"'
-local KINDS = { internal = "tls", off = "plain" }
+local KINDS = { auto = "tls", internal = "tls", off = "plain" }
 
 function caddy.new(o)
   o.name, o.state = "caddy", "unknown"
+  o.own = o.dir .. "/data/own"
+  o.certificates = certificates.new { data = o.dir .. "/data", directory = o.acme.directory, authority = o.authority }
+  o.turns = tasks.lock()
   return setmetatable(o, Caddy)
 end
 
 ---- Caddy's configuration ----
 
+-- The user's own certificates, as the configuration names them.
+local function own_files(self)
+  local out = {}
+  for i, name in ipairs(fs.exists(self.own) and fs.list(self.own) or {}) do
+    local file = self.own .. "/" .. name
+    out[i] = { file = file, tag = name, names = cert.read(fs.read(file))[1].names }
+  end
+  return out
+end
+
 function Caddy:config()
   return config.config { instance = self.instance, routes = self.dir .. "/routes",
     marks = self.marks, data = self.dir .. "/data", socket = self.socket, address = self.address,
-    http_port = self.http_port, https_port = self.https_port }
+    http_port = self.http_port, https_port = self.https_port, acme = self.acme, own = own_files(self),
+    renewing = self.renewing }
 end
 
 function Caddy:write_config()
   fs.mkdir(self.dir .. "/routes/plain", 493) -- 0755: Caddy may run as a user of its own
   fs.mkdir(self.dir .. "/routes/tls", 493)
+  fs.mkdir(self.dir .. "/routes/auto", 493)
   fs.mkdir(self.dir .. "/routes/canary", 493)
   fs.write(self.dir .. "/caddy.json", json.encode(self:config(), true) .. "\n", 420) -- 0644
 end
@@ -117,6 +144,83 @@ function Caddy:check()
   return self.state
 end
 
+---- certificates ----
+
+-- list: {{name=, serial=, bundle=pem}, ...}, the user's own; these and no others. A changed one has
+-- another name, since Caddy reads only what its configuration didn't have before.
+function Caddy:set_own(list)
+  local wanted = {}
+  for _, own in ipairs(list) do wanted[("%s-%s.pem"):format(own.name:gsub("%*", "_"), own.serial)] = own.bundle end
+  local changed = false
+  for _, name in ipairs(fs.exists(self.own) and fs.list(self.own) or {}) do
+    if not wanted[name] then
+      changed = true
+      fs.remove(self.own .. "/" .. name)
+    end
+  end
+  for name, bundle in pairs(wanted) do
+    if not fs.exists(self.own .. "/" .. name) then
+      changed = true
+      fs.mkdir(self.own, 448)
+      local data = fs.stat(self.dir .. "/data")
+      fs.chown(self.own, data.uid, data.gid)
+      authority.private(self.own .. "/" .. name, bundle)
+    end
+  end
+  if not changed then return end
+  self:write_config()
+  if self.state == "up" then self:sync() end
+end
+
+function Caddy:touch(host)
+  local address = self.address ~= "" and self.address or "127.0.0.1"
+  process.run { argv = { "openssl", "s_client", "-connect", address .. ":" .. self.https_port, "-servername", host },
+    stdin = "", timeout_ms = 20000 }
+end
+
+-- A configuration in which this host's certificate is due, but one that is a moment younger isn't.
+local function due_now(self, host, had)
+  local life, age = had.not_after - had.not_before, clock.now() - had.not_before
+  self.renewing = { host = host, ratio = math.min(1, 1 - math.max(0, age - 1000) / life) }
+end
+
+function Caddy:renew(host, ms)
+  local _ <close> = self.turns:hold "renew"
+  local had = self.certificates:find(host)
+  local said = self.certificates:problem(host)
+  if not had then err.raise("cert_failed", "Caddy has no certificate of " .. host) end
+  due_now(self, host, had)
+  local done <close> = setmetatable({}, { __close = function() -- luacheck: ignore
+    self.renewing = nil
+    self:sync()
+  end })
+  if self:sync() ~= "up" then error(self.problem, 0) end
+  local deadline, now = clock.monotonic() + ms
+  repeat
+    self:touch(host)
+    local has
+    has, now = self.certificates:find(host), self.certificates:problem(host)
+    if has and has.serial ~= had.serial then return has end
+    if now and now ~= said then break end
+    task.sleep(100)
+  until clock.monotonic() > deadline
+  err.raise("cert_failed", ("Caddy got no new certificate of %s: %s"):format(host,
+    now or ("the authority gave none in %d s"):format(ms // 1000)), "the one it has is shown on")
+end
+
+-- Drops what Caddy has in memory (before 2.7; a later one goes on with it until it is due).
+local function reload(self)
+  if self.state ~= "up" then return end
+  pcall(http.request, { url = "http://nextdeploy/load", unix = self.socket, method = "POST",
+    headers = { ["Content-Type"] = "application/json", ["Cache-Control"] = "must-revalidate" },
+    body = json.encode(self:config()), timeout_ms = 10000, connect_timeout_ms = 1000 })
+end
+
+function Caddy:remake(host)
+  self.certificates:remake(host)
+  reload(self)
+end
+
 ---- what a canary's host answered ----
 
 function Caddy:answers_log() return self.dir .. "/data/answers.log" end
@@ -161,9 +265,20 @@ end
 -- The name of a canary's file; nil for none.
 local function canary_file(c) return c and ("%s-%d-%d"):format(c.at, c.new, c.old) end
 
+-- The certificate is there before the host is.
+local function certify(self, host, tls)
+  local auto, outdated = self.dir .. "/routes/auto/" .. host, false
+  if tls ~= "off" then outdated = self.certificates:ensure(host, tls) end
+  if tls == "auto" and not fs.exists(auto) then create(auto) end
+  if tls ~= "auto" and fs.exists(auto) then fs.remove(auto) end
+  return outdated
+end
+
 function Caddy:set(host, at, tls, canary)
   local kind = KINDS[tls]
+  local outdated = certify(self, host, tls)
   point(self, kind, host, at)
+  if outdated then reload(self) end
   forget(self, kind == "tls" and "plain" or "tls", host)
   if canary then
     point(self, "canary", host, canary_file(canary))
@@ -173,6 +288,7 @@ function Caddy:set(host, at, tls, canary)
 end
 
 function Caddy:remove(host)
+  certify(self, host, "off")
   forget(self, "canary", host)
   forget(self, "plain", host)
   forget(self, "tls", host)
@@ -180,11 +296,12 @@ end
 
 function Caddy:list()
   local out = {}
-  for tls, kind in pairs(KINDS) do
+  for tls, kind in pairs { internal = "tls", off = "plain" } do
     local dir = self.dir .. "/routes/" .. kind
     for _, host in ipairs(names(dir)) do
+      local auto = tls == "internal" and fs.exists(self.dir .. "/routes/auto/" .. host)
       for _, at in ipairs(names(dir .. "/" .. host)) do
-        out[#out + 1] = { host = host, at = at, tls = tls,
+        out[#out + 1] = { host = host, at = at, tls = auto and "auto" or tls,
           canary = names(self.dir .. "/routes/canary/" .. host)[1] }
       end
     end
@@ -207,6 +324,8 @@ function Caddy:replace(routes)
     if not right[host] then
       self:set(host, r.at, r.tls, r.canary)
       task.yield() -- 0.1 ms of files each: 10,000 at once would hold the loop for a second
+    elseif r.tls ~= "off" then
+      certify(self, host, r.tls)
     end
   end
 end

@@ -13,16 +13,21 @@
 --   <marks>/leaving.caddy/<host>              each answer ends its connection: the host moves
 --
 -- A request finds its file by the directory of its host (one readdir and one stat, which the
--- kernel answers from memory), and the file's name is where it goes. Certificates are made on
--- demand by Caddy's own authority, for hosts that have a directory: Caddy asks itself, so this
--- works without the daemon. Clients trust <data>/pki/authorities/local/root.crt.
+-- kernel answers from memory), and the file's name is where it goes.
+--
+-- Certificates come on demand, for hosts that have a directory: Caddy asks itself whether one has, looks
+-- into its storage, and asks the ACME authority for what is due there. The daemon has put a certificate
+-- there before: for `tls = internal` one for long, for `auto` one that is due from its first day and so is
+-- replaced as soon as the authority gives one (caddy_certificates.lua). None of this reloads Caddy. What
+-- does is a certificate of the user's own (<data>/own/*.pem), and a renewal that somebody asks for.
 --
 -- What a canary's host answers is logged to <data>/answers.log, with the release that answered; nothing
 -- else is. A cookie keeps each caller where the first request was sent.
 --
 --   caddy.config{ instance=, routes=dir, marks=dir, data=dir, socket=path, http_port=80,
---                 https_port=443, address="" } -> table, to be written as JSON. Pure; nothing here
---                 waits.
+--                 https_port=443, address="", acme={directory=, email=, ca=file}, own={{file=, tag=,
+--                 names={...}}, ...}, renewing={host=, ratio=}|nil } -> table, to be written as JSON. Pure;
+--                 nothing here waits.
 
 local json = require "json"
 
@@ -192,6 +197,9 @@ local function logging(o)
   local name = "http.log.access.answers"
   return { logs = {
     default = { exclude = json.array { name } },
+    certificates = { include = json.array { "tls.obtain", "tls.renew" }, level = "ERROR",
+      writer = { output = "file", filename = o.data .. "/certificates.log", roll_size_mb = 1, roll_keep = 1,
+        roll_gzip = false } },
     answers = { include = json.array { name },
       writer = { output = "file", filename = o.data .. "/answers.log", roll_size_mb = 8, roll_keep = 1,
         roll_gzip = false },
@@ -235,12 +243,50 @@ local function plain_server(o)
   }
 end
 
+-- Who asks for a name of the user's own certificate gets that, whatever else is at hand.
+local function connection_policies(o)
+  local out = json.array {}
+  for i, own in ipairs(o.own) do
+    out[i] = { match = { sni = json.array(own.names) },
+      certificate_selection = { any_tag = json.array { own.tag } } }
+  end
+  out[#out + 1] = {}
+  return out
+end
+
+local function issuers(o)
+  return json.array { {
+    module = "acme", ca = o.acme.directory, email = o.acme.email,
+    trusted_roots_pem_files = o.acme.ca and json.array { o.acme.ca } or nil,
+    challenges = { http = { alternate_port = o.http_port }, ["tls-alpn"] = { alternate_port = o.https_port },
+      bind_host = o.address ~= "" and o.address or nil },
+  } }
+end
+
+-- A ratio of 1/3: a certificate is due when a third of its life is left, which is Caddy's own.
+local function tls_app(o)
+  local policies = json.array { { on_demand = true, issuers = issuers(o) } }
+  if o.renewing then
+    table.insert(policies, 1, { subjects = json.array { o.renewing.host }, on_demand = true,
+      issuers = issuers(o), renewal_window_ratio = o.renewing.ratio })
+  end
+  local files = json.array {}
+  for i, own in ipairs(o.own) do
+    files[i] = { certificate = own.file, key = own.file, tags = json.array { own.tag } }
+  end
+  return {
+    certificates = #files > 0 and { load_files = files } or nil,
+    automation = { policies = policies,
+      on_demand = { ask = "http://" .. own_address(o) .. ":" .. o.http_port .. caddy.ASK } },
+  }
+end
+
 local function tls_server(o)
   return {
     listen = json.array { o.address .. ":" .. o.https_port },
     automatic_https = { disable = true },
     read_header_timeout = "10s",
-    tls_connection_policies = json.array { {} },
+    tls_connection_policies = connection_policies(o),
     strict_sni_host = true,
     logs = LOGGED,
     routes = json.array {
@@ -256,7 +302,7 @@ end
 
 function caddy.config(o)
   o = setmetatable({ address = o.address or "", http_port = o.http_port or 80,
-    https_port = o.https_port or 443 }, { __index = o })
+    https_port = o.https_port or 443, own = o.own or {} }, { __index = o })
   return {
     admin = { listen = "unix/" .. o.socket, origins = json.array { "nextdeploy" },
       config = { persist = false } },
@@ -267,13 +313,7 @@ function caddy.config(o)
         http_port = o.http_port, https_port = o.https_port, grace_period = "10s",
         servers = { plain = plain_server(o), tls = tls_server(o) },
       },
-      tls = { automation = {
-        policies = json.array { { on_demand = true,
-          issuers = json.array { { module = "internal" } } } },
-        on_demand = { ask = "http://" .. own_address(o) .. ":" .. o.http_port .. caddy.ASK },
-      } },
-      pki = { certificate_authorities = { ["local"] = {
-        install_trust = false, name = "NextDeploy " .. o.instance } } },
+      tls = tls_app(o),
     },
   }
 end

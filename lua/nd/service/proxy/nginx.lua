@@ -6,12 +6,17 @@
 -- worker of before accepts any more: only then does `set` return. What these workers had, as
 -- WebSockets, they keep until it ends.
 --
---   nginx.new{ instance=, dir=, run=, marks=, authority=dir, http_port=, https_port=, address="",
---              shared_port=whether Caddy's are the same, on_event= }
+--   nginx.new{ instance=, dir=, run=, marks=, authority=, http_port=, https_port=, address="",
+--              shared_port=whether Caddy's are the same, on_event=,
+--              bundle=function(host) -> path, serial | nil: a certificate for `tls = auto` }
+--   n:find(host) -> cert.read's first | nil     parks; the certificate of the host's own authority
+--   n:remake(host)         parks; makes it anew
+--   n:recertify(hosts)     parks; `bundle` answers otherwise than before: one reload for all that changed
 --   The rest is what proxy.lua asks of a driver. `set`, `remove` and `replace` raise proxy_refused,
 --   with nginx's own words, and leave everything as it was. Where nginx doesn't run the files are
 --   written all the same, for when it does.
 
+local cert = require "cert"
 local clock = require "clock"
 local crypto = require "crypto"
 local fs = require "fs"
@@ -241,17 +246,25 @@ function Nginx:write_config()
   end)
 end
 
--- -> whether one was made anew
-local function certificate(self, host)
-  return authority.ensure { authority = self.authority, certs = self.certs, host = host,
-    instance = self.instance }
+-- One by the host's own authority. -> whether it was made anew
+local function certificate(self, host, anew)
+  local path = self.certs .. "/" .. host
+  local have = not anew and fs.stat(path .. ".crt")
+  if have and clock.now() - have.mtime < authority.RENEW and fs.exists(path .. ".key") then return false end
+  fs.mkdir(self.certs, 448)
+  local pem, key = self.authority:make(host)
+  authority.private(path .. ".key", key)
+  authority.private(path .. ".crt", pem)
+  return true
 end
 
--- A host's file; its certificate is there afterwards.
+-- A host's file; its certificate is there afterwards. Without a public one it has the one of `internal`.
 local function host_file(self, host, at, tls, canary)
-  if tls == "internal" then certificate(self, host) end
-  return config.host { host = host, at = at, tls = tls, canary = canary, certs = self.certs,
-    marks = self.marks, run = self.run, https_port = self.https_port }
+  local bundle, serial
+  if tls == "auto" then bundle, serial = self.bundle(host) end
+  if tls ~= "off" and not bundle then certificate(self, host) end
+  return config.host { host = host, at = at, tls = tls, canary = canary, certs = self.certs, bundle = bundle,
+    serial = serial, marks = self.marks, run = self.run, https_port = self.https_port }
 end
 
 local function name_of(host) return "hosts/" .. host .. ".conf" end
@@ -277,10 +290,41 @@ function Nginx:list()
     local host = name:match "^hosts/(.+)%.conf$"
     if host then
       out[#out + 1] = { host = host, at = text:match "server (%d[%d.]+:%d+) ",
-        tls = text:find("listen-tls", 1, true) and "internal" or "off" }
+        tls = text:match "\n# tls (%l+)" or text:find("listen-tls", 1, true) and "internal" or "off" }
     end
   end
   return out
+end
+
+function Nginx:find(host)
+  local ok, list = pcall(function() return cert.read(fs.read(self.certs .. "/" .. host .. ".crt")) end)
+  return ok and list[1] or nil
+end
+
+function Nginx:remake(host)
+  locked(self, function()
+    certificate(self, host, true)
+    local pid = master(self)
+    local ok, why = test(self)
+    if ok and pid then ok, why = reload(self, pid) end
+    if not ok then err.raise("proxy_refused", "nginx refused the new certificate: " .. why) end
+  end)
+end
+
+function Nginx:recertify(hosts)
+  locked(self, function()
+    read_files(self)
+    local changes = {}
+    for _, host in ipairs(hosts) do
+      local text = self.files[name_of(host)]
+      if text and text:find("\n# tls auto", 1, true) then
+        local path, serial = self.bundle(host)
+        if not path then certificate(self, host) end
+        changes[name_of(host)] = config.certified(text, self.certs, host, path, serial)
+      end
+    end
+    if next(changes) then apply(self, changes) end
+  end)
 end
 
 -- At the daemon's start. What nginx refuses then is its state, and nobody's error.
@@ -314,7 +358,7 @@ local function renew(self)
   self.renewed = clock.now()
   local any = false
   for _, r in ipairs(self:list()) do
-    any = r.tls == "internal" and certificate(self, r.host) or any
+    any = r.tls ~= "off" and not (r.tls == "auto" and self.bundle(r.host)) and certificate(self, r.host) or any
   end
   return any
 end

@@ -11,13 +11,15 @@
 -- all clients. So is a host that moves to another proxy (<marks>/leaving.nginx/HOST): each answer ends
 -- its connection then, and the next request comes to the proxy that has it now. And so is the share of a
 -- canary (<marks>/share/HOST/xx: of whom draws a random number that begins with the hex digits xx), whose
--- host's answers are logged to <run>/answers.log with the release that gave them.
+-- host's answers are logged to <run>/answers.log with the release that gave them. What an ACME authority
+-- asks a host for is in <run>/acme/.well-known/acme-challenge; what isn't there goes where all else does.
 --
 --   config.shared{ instance=, dir=, run=, marks=, address="", http_port=, https_port=, ipv6= }
 --       -> {[file]=text}, revision.conf aside
 --   config.revision(text) -> text of revision.conf
---   config.host{ host=, at="ip:port", tls=, canary={at=, new=, old=}|nil, certs=dir, marks=dir, run=dir,
---                https_port= } -> text
+--   config.host{ host=, at="ip:port", tls=, canary={at=, new=, old=}|nil, certs=dir, bundle=file|nil,
+--                serial=, marks=dir, run=dir, https_port= } -> text; without a bundle: certs/HOST.crt, .key
+--   config.certified(text, certs, host, bundle, serial) -> a host's text with this certificate instead
 -- Pure functions; nothing here waits.
 
 local config = {}
@@ -206,9 +208,19 @@ server {
   include listen-plain.conf;
   server_name $host;
   default_type text/plain;
-  if (-f $marks/maintenance/$host) { return 503; }
   error_page 503 @maintenance;
-  location / { return 308 https://$$host$port$$request_uri; }
+  location ^~ /.well-known/acme-challenge/ {
+    root $run/acme;
+    try_files $$uri @https;
+  }
+  location / {
+    if (-f $marks/maintenance/$host) { return 503; }
+    return 308 https://$$host$port$$request_uri;
+  }
+  location @https {
+    if (-f $marks/maintenance/$host) { return 503; }
+    return 308 https://$$host$port$$request_uri;
+  }
   location @maintenance {
     add_header Retry-After 60 always;
     return 503 "503: $$host is down for maintenance, and will be back soon\n";
@@ -219,6 +231,17 @@ server {
 local function upstreams_of(host, at, to)
   local line = ("  server %s max_fails=0;\n"):format(at)
   return fill(upstreams, { host = host, to = to, tries = line:rep(TRIES), hold_tries = line:rep(HOLD_TRIES) })
+end
+
+-- The serial number is there so that another certificate is another text, and loaded.
+local function certificate(certs, host, bundle, serial)
+  local pem, key = bundle or certs .. "/" .. host .. ".crt", bundle or certs .. "/" .. host .. ".key"
+  return ("  ssl_certificate %s; # %s\n  ssl_certificate_key %s;\n"):format(pem, serial or "-", key)
+end
+
+function config.certified(text, certs, host, bundle, serial)
+  local first, last = text:find "  ssl_certificate [^\n]*\n  ssl_certificate_key [^\n]*\n"
+  return text:sub(1, first - 1) .. certificate(certs, host, bundle, serial) .. text:sub(last + 1)
 end
 
 function config.host(o)
@@ -232,8 +255,8 @@ function config.host(o)
     out[#out + 1] = ("log_format nd_%s '$server_name $nd_release $status $request_time';\n"):format(o.host)
   end
   if o.tls ~= "off" then
-    values.certificate = ("  ssl_certificate %s/%s.crt;\n  ssl_certificate_key %s/%s.key;\n"):format(
-      o.certs, o.host, o.certs, o.host)
+    out[#out + 1] = ("# tls %s\n"):format(o.tls)
+    values.certificate = certificate(o.certs, o.host, o.bundle, o.serial)
     return table.concat(out) .. fill(server, values) .. fill(redirect, values)
   end
   return table.concat(out) .. fill(server, values)

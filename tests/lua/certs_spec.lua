@@ -1,0 +1,207 @@
+-- certs_spec.lua - an authority that fails in every way it can, and certificates that are no good: nothing of
+-- what is shown changes, people are told why, and it is asked again ever more slowly.
+
+local cert = require "cert"
+local clock = require "clock"
+local fs = require "fs"
+local json = require "json"
+local acme = require "nd.service.acme"
+local check = require "nd.service.cert_check"
+local err = require "nd.error"
+local World = require "tests.lua.spine_world"
+
+local HOUR, DAY = 3600 * 1000, 24 * 3600 * 1000
+
+local function make(names, more)
+  local o = { common_name = names[1], names = names, not_before = clock.now() - HOUR,
+    not_after = clock.now() + 90 * DAY }
+  for k, v in pairs(more or {}) do o[k] = v end
+  return cert.make(o)
+end
+
+describe("certificates", function()
+  local w, d, certs, recertified, answer
+
+  before_each(function()
+    w = World.new()
+    d = w.d
+    recertified = {}
+    for name, value in pairs { cert_dir = w.dir .. "/certs", acme_directory = "https://ca.test/dir",
+      acme_retry = 60000 } do
+      d.options[name] = value
+    end
+    d.metrics = { gauge = function() end, counter = function() return { add = function() end } end }
+    d.proxy = { driver = function(_, name)
+      return { name = name, set_own = function() end, find = function() end,
+        recertify = function(_, hosts) recertified[#recertified + 1] = table.concat(hosts, " ") end }
+    end }
+    certs = require("nd.service.certs").new(d)
+    d.certs = certs
+    certs.acme = { issue = function(_, wish) return answer(wish) end }
+    local app = w:app "shop"
+    d.store:commit { { [[INSERT INTO route (domain, app, tls, proxy_type, created_at)
+      VALUES ('a.test', ?, 'auto', 'nginx', 1)]], app.id },
+      { [[INSERT INTO certificate (name, kind, names, next_at, updated_at)
+        VALUES ('a.test', 'acme', '["a.test"]', 1, 1)]] } }
+  end)
+
+  after_each(function() w:close() end)
+
+  local function row() return d.store:get "SELECT * FROM certificate WHERE name = 'a.test'" end
+
+  local function rotate_fails()
+    local ok, e = pcall(certs.rotate, certs, "a.test")
+    assert.is_false(ok)
+    return e
+  end
+
+  it("that the authority gives are kept, shown, and due when a third of their life is left", function()
+    answer = function() return make { "a.test" } end
+    local shown = certs:rotate "a.test"
+    assert.equal("valid", shown.state)
+    assert.same({ "a.test" }, shown.hosts)
+    assert.same({ "a.test" }, recertified)
+    local path, serial = certs:bundle "a.test"
+    assert.equal(shown.serial, serial)
+    assert.equal(384, fs.stat(path).mode)
+    local left = row().not_after - row().next_at
+    assert.is_true(left >= 30 * DAY and left < 34 * DAY, tostring(left / DAY))
+    assert.is_nil(json.encode(shown):find "PRIVATE")
+  end)
+
+  it("are asked for ever more slowly while the authority fails, and the one there is stays", function()
+    answer = function() return make { "a.test" } end
+    certs:rotate "a.test"
+    local _, serial = certs:bundle "a.test"
+    answer = function() err.raise("cert_failed", "it is down", "wait") end
+    local waits = {}
+    for i = 1, 12 do
+      assert.equal("it is down", rotate_fails().message)
+      waits[i] = row().next_at - clock.now()
+    end
+    for i = 1, 12 do
+      local wanted = math.min(12 * HOUR, 60000 * 2 ^ (i - 1))
+      assert.is_true(waits[i] > wanted * 0.89 and waits[i] < wanted * 1.11, i .. ": " .. waits[i])
+    end
+    local shown = certs:show "a.test"
+    assert.equal("failing", shown.state)
+    assert.equal("it is down", shown.message)
+    assert.equal("wait", shown.hint)
+    assert.equal(serial, select(2, certs:bundle "a.test"))
+    assert.is_false(certs:check().ok)
+    answer = function() return make { "a.test" } end
+    assert.equal("valid", certs:rotate("a.test").state)
+    assert.equal(0, row().failures)
+  end)
+
+  it("are asked for again when the authority says, within a week", function()
+    for hours, wanted in pairs { [3] = 3 * HOUR, [1000] = 7 * DAY } do
+      answer = function()
+        err.raise("cert_failed", "too many", nil, { retry_at = clock.now() + hours * HOUR })
+      end
+      rotate_fails()
+      assert.is_true(math.abs(row().next_at - clock.now() - wanted) < 1000)
+    end
+  end)
+
+  it("of another name, without a name, expired or of another key aren't taken from an authority", function()
+    local _, other = make { "a.test" }
+    for what, fn in pairs {
+      ["for b.test"] = function() return make { "b.test" } end,
+      ["expired"] = function() return make({ "a.test" }, { not_after = clock.now() - 1000 }) end,
+      ["private key"] = function() return make { "a.test" }, other end,
+      ["no certificate"] = function() return "nothing", other end,
+    } do
+      answer = function()
+        local pem, key = fn()
+        return pem, key
+      end
+      assert.truthy(rotate_fails().message:find(what, 1, true), what)
+      assert.is_nil(certs:bundle "a.test")
+    end
+  end)
+
+  it("stay as they are when the disk is full", function()
+    answer = function() return make { "a.test" } end
+    certs:rotate "a.test"
+    local path, serial = certs:bundle "a.test"
+    local before = fs.read(path)
+    fs.remove(w.dir .. "/certs", { recursive = true })
+    fs.mkdir(w.dir .. "/certs", 448)
+    fs.mount_tmpfs(w.dir .. "/certs", { size = 16384 })
+    fs.write(path, before)
+    while pcall(fs.write, ("%s/certs/%d"):format(w.dir, #fs.list(w.dir .. "/certs")), ("x"):rep(3000)) do end
+    local e = rotate_fails()
+    local now = fs.read(path)
+    fs.unmount(w.dir .. "/certs")
+    assert.equal("fs_full", e.code)
+    assert.equal(before, now)
+    assert.equal(serial, row().serial)
+    assert.equal("failing", certs:show("a.test").state)
+  end)
+
+  it("of one's own may be from a clock that is an hour ahead, not two", function()
+    local pem, key = make({ "a.test" }, { not_before = clock.now() + 59 * 60 * 1000 })
+    assert.equal("own", certs:import("a.test", pem, key).source)
+    pem, key = make({ "a.test" }, { not_before = clock.now() + 2 * HOUR })
+    local ok, e = pcall(certs.import, certs, "a.test", pem, key)
+    assert.is_false(ok)
+    assert.truthy(e.message:find "valid from" and e.hint:find "clock")
+  end)
+
+  it("are taken from the file where it says something else than the database", function()
+    answer = function() return make { "a.test" } end
+    certs:rotate "a.test"
+    local path = certs:bundle "a.test"
+    local pem, key = make { "a.test" }
+    fs.write(path, pem .. key)
+    certs:start()
+    w:until_true(function() return row().serial == cert.read(pem)[1].serial end)
+  end)
+
+  it("cover a name as browsers take it", function()
+    assert.is_true(check.covers({ "*.a.test" }, "x.a.test"))
+    for _, host in ipairs { "a.test", "x.y.a.test", "xa.test" } do
+      assert.is_falsy(check.covers({ "*.a.test" }, host))
+    end
+    assert.is_true(check.covers({ "*.a.test" }, "*.a.test"))
+    assert.equal("*.a.test", check.name "*.A.test.")
+    for _, name in ipairs { "*", "*.", "a.*.test", "*a.test", "../a" } do
+      assert.is_false(pcall(check.name, name), name)
+    end
+  end)
+end)
+
+describe("what an authority says", function()
+  it("is told in its own words, with the time it names", function()
+    local said = [[
+uacme: failed to create new order at https://ca.test/new-order
+uacme: the server reported the following error:
+{
+    "type": "urn:ietf:params:acme:error:rateLimited",
+    "detail": "too many certificates (5) already issued, retry after 2026-01-31 12:00:00 UTC: see https://ca.test/docs",
+    "status": 429
+}
+]]
+    local kind, detail, at = acme.refusal(said)
+    assert.equal("rateLimited", kind)
+    assert.truthy(detail:find "^too many certificates")
+    assert.equal("2026-01-31T12:00:00.000Z", clock.format(at))
+  end)
+
+  it("of a challenge is told too, and a failed connection", function()
+    local kind, detail = acme.refusal [[
+uacme: challenge https://ca.test/chall failed with status invalid
+uacme: the server reported the following error:
+{ "type": "http-01", "status": "invalid", "error": {
+  "type": "urn:ietf:params:acme:error:connection", "detail": "Timeout during connect" } }
+uacme: failed to authorize order at https://ca.test/order]]
+    assert.equal("connection", kind)
+    assert.equal("Timeout during connect", detail)
+    kind, detail = acme.refusal("uacme: curl_get: GET https://ca.test/dir failed: Couldn't connect to server\n"
+      .. "uacme: curl_get: waiting")
+    assert.is_nil(kind)
+    assert.equal("GET https://ca.test/dir failed: Couldn't connect to server", detail)
+    assert.equal("it said nothing", select(2, acme.refusal ""))
+  end)
+end)
