@@ -267,6 +267,17 @@ describe("the audit log", function()
     assert.equal(400, (ask("GET", "/audit/verify", nil, nil, nil, { seq = "1", hash = "x" })))
   end)
 
+  it("keeps rows for a number of days", function()
+    local config = require "nd.config"
+    assert.equal(365, config.load({}).audit_keep)
+    assert.equal(30, config.load({ "--audit-keep", "30" }).audit_keep)
+    for _, bad in ipairs { "a year", "-1", "1.5", "100000" } do
+      local ok, e = pcall(config.load, { "--audit-keep", bad })
+      assert.is_false(ok)
+      assert.equal("bad_config", e.code)
+    end
+  end)
+
   it("lets nothing go that isn't in its file", function()
     for i = 1, 3 do ask("POST", "/tokens", { name = "t" .. i }) end
     local write = fs.write
