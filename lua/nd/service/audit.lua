@@ -261,6 +261,7 @@ function Audit:record(fields) self.log:append(row_for(fields)) end
 
 -- A read or change of secrets, by name: before it is made, beside its request's own rows.
 function Audit:secret(c, action, names)
+  table.sort(names)
   self:record { c = c, operation = "secret." .. action, outcome = "noted",
     object = #names > 0 and table.concat(names, ",") or nil }
 end

@@ -339,6 +339,9 @@ function Secrets:deliver(app, pins, dir)
     lines[#lines + 1] = row.name .. " " .. pins[row.name].as
   end
   fs.write(dir .. "/.nextdeploy", table.concat(lines, "\n") .. "\n", FILE_MODE)
+  if not self.d.audit then return end
+  self.d.audit:note { operation = "secret.deliver", app = app, object = table.concat(sorted(pins), ","),
+    detail = "to " .. dir:match "[^/]*$" }
 end
 
 -- Gives the live release of an app the newest versions of what it has as files, without a restart.
