@@ -7,7 +7,7 @@
  *
  * Where `call` is not 0, its `left`-th call from then on gets SIGKILL (action 0) or fails with the
  * errno `action`, and `hit` becomes 1. The call `place` is a malloc, calloc or realloc by a chain
- * of callers that did none before; where `parts` is not 0, only each chain whose hash leaves
+ * of five callers that did none before; where `parts` is not 0, only each chain whose hash leaves
  * `part`. Who did it is said on stderr. Only nextdeployd is looked at, not its children, and
  * nothing counts between fork and exec.
  */
@@ -34,7 +34,7 @@
 
 enum call { NONE, WRITE, PWRITE, FDATASYNC, FSYNC, SENDMSG, RENAME, OPEN, MALLOC, PLACE, CALLS };
 
-enum { PLACES = 32768, DEPTH = 24 };
+enum { PLACES = 32768, OURS = 2, DEPTH = OURS + 6 };
 
 static const char *const names[] = {"",        "write",  "pwrite64", "fdatasync", "fsync",
                                     "sendmsg", "rename", "openat",   "malloc",    "malloc"};
@@ -75,7 +75,7 @@ static bool is_new_place(struct page *p)
     busy = true;
     n = backtrace(frames, DEPTH);
     busy = false;
-    for (int i = 2; i < n; i++)
+    for (int i = OURS; i < n; i++)
         hash = (hash ^ (uint64_t)(uintptr_t)frames[i]) * 1099511628211u;
     if (parts && hash % parts != (uint64_t)atomic_load(&p->part))
         return false;
