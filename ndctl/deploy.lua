@@ -18,7 +18,7 @@ local deploy = {
     { "env-var", short = "e", type = "map", doc = "a variable for the app; may be repeated" },
     { "secret", type = "list", value = "NAME[:env|file|both]", complete = "secrets",
       doc = "a secret for the app, as a variable (which it is unless it says another), as the file "
-        .. "/run/secrets/NAME, or both; may be repeated" },
+        .. "/run/secrets/NAME, or both; may be repeated. Those named replace the ones it had" },
     { "port", type = "int", least = 1, most = 65535, value = "PORT",
       doc = "the port the app listens on inside its container" },
     { "domain", value = "HOST", doc = "the host name that the proxy sends to the app" },

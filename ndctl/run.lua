@@ -37,7 +37,7 @@ local function run_image(ctx)
   local command = ctx.args.command or {}
   local body = {
     app_name = o.app or name_of(image), image = image, volumes = o.volume, env = o.env_var, port = o.port,
-    domain = o.domain, memory = o.memory, command = #command > 0 and command or nil,
+    secrets = o.secret, domain = o.domain, memory = o.memory, command = #command > 0 and command or nil,
     health_check = health_of(o),
   }
   if o.plan then return act.plan(ctx, "/deploy", body) end
@@ -57,6 +57,8 @@ return {
     { "volume", short = "v", type = "list", value = "VOLUME:PATH",
       doc = "a volume and where it is mounted; made if there is none; an admin may name a directory of the host's; "
         .. "may be repeated" },
+    { "secret", type = "list", value = "NAME[:env|file|both]", complete = "secrets",
+      doc = "a secret for the app, see ndctl deploy; may be repeated" },
     { "port", short = "p", type = "int", least = 1, most = 65535, value = "PORT",
       doc = "the port it listens on inside its container" },
     { "env-var", short = "e", type = "map", doc = "a variable for it; may be repeated" },
