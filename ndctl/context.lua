@@ -11,6 +11,7 @@ local function shown(stored, name)
   local context = stored.contexts[name]
   return { name = name, host = context.host, token = context.token ~= nil,
     project = context.project, environment = context.environment,
+    ca = context.ca, pin = context.pin, cert = context.cert,
     current = stored.current == name }
 end
 
@@ -38,6 +39,12 @@ local function read_token()
   return line
 end
 
+-- A file by its whole path: a context is used from anywhere.
+local function whole(path)
+  if not path or path:sub(1, 1) == "/" then return path end
+  return (os.getenv "PWD" or ".") .. "/" .. path
+end
+
 local function add(ctx)
   local o, name = ctx.options, ctx.args.name
   if not name:find("^[%w][%w._-]*$") or #name > 64 then
@@ -49,13 +56,15 @@ local function add(ctx)
   end
   if o.token and o.token_stdin then fail.usage("--token and --token-stdin: which of them?") end
   require("ndctl.lib.client").parse_host(o.host) -- raises for what is no address
+  if (not o.client_cert) ~= (not o.client_key) then fail.usage("--client-cert and --client-key come together") end
   local stored = contexts.load()
   if stored.contexts[name] and not o.replace then
     fail.raise("exists_conflict", ("there is a context '%s' already"):format(name),
       "add --replace to overwrite it")
   end
   stored.contexts[name] = { host = o.host, token = o.token_stdin and read_token() or o.token,
-    project = o.project, environment = o.env }
+    project = o.project, environment = o.env, ca = whole(o.ca), pin = o.pin,
+    cert = whole(o.client_cert), key = whole(o.client_key) }
   if o.use or not next(stored.contexts, next(stored.contexts)) then stored.current = name end
   contexts.save(stored)
   if o.json then return out.json(shown(stored, name)) end
@@ -95,13 +104,15 @@ local function show(ctx)
   else
     local c = contexts.choose(ctx.options)
     chosen = { name = c.context, host = c.host, token = c.token ~= nil, from = c.from,
-      project = c.project, environment = c.environment }
+      project = c.project, environment = c.environment, ca = c.trust.ca, pin = c.trust.pin, cert = c.trust.cert }
   end
   if ctx.options.json then return out.json(chosen) end
   out.print(tables.pairs {
     { "context", chosen.name or "(none)" },
     { "host", chosen.host },
     { "from", chosen.from },
+    { "trusts", chosen.pin or chosen.ca },
+    { "client certificate", chosen.cert },
     { "token", chosen.token and "stored, not shown" or "none" },
     { "project", chosen.project },
     { "environment", chosen.environment },
@@ -111,7 +122,8 @@ end
 local shape = {
   type = "object", required = { "host", "token" },
   properties = { name = { type = "string" }, host = { type = "string" },
-    token = { type = "boolean" }, project = { type = "string" },
+    token = { type = "boolean" },
+    ca = { type = "string" }, pin = { type = "string" }, cert = { type = "string" }, project = { type = "string" },
     environment = { type = "string" }, current = { type = "boolean" }, from = { type = "string" } },
 }
 
@@ -139,10 +151,13 @@ return {
       args = { { "name" } },
       options = {
         { "token-stdin", type = "flag", doc = "read the token from stdin" },
+        { "client-cert", value = "FILE", complete = "files",
+          doc = "your certificate, in PEM, for a daemon that demands one (NDCTL_CLIENT_CERT)" },
+        { "client-key", value = "FILE", complete = "files", doc = "its key (NDCTL_CLIENT_KEY)" },
         { "replace", type = "flag", doc = "overwrite the context of that name" },
         { "use", type = "flag", doc = "use it from now on (the first one is in any case)" },
       },
-      notes = { "--host, --token, --project and --env are what it stands for." },
+      notes = { "--host, --token, --ca, --pin, --project and --env are what it stands for." },
       permission = "local", json = shape,
       examples = {
         { "ndctl context add box --host http://127.0.0.1:8371 --token nd_secret" },

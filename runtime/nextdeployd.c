@@ -24,7 +24,7 @@ enum { REPLACE = -1 }; /* what main returns for: the program on disk is to go on
 static const struct {
     int number;
     const char *function;
-} signals[] = {{SIGTERM, "stop"}, {SIGINT, "stop"}, {SIGUSR2, "upgrade"}};
+} signals[] = {{SIGTERM, "stop"}, {SIGINT, "stop"}, {SIGUSR2, "upgrade"}, {SIGHUP, "reload"}};
 
 enum { SIGNALS = sizeof signals / sizeof signals[0] };
 
@@ -118,13 +118,15 @@ static void keep_small(void)
     mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
 }
 
-/* A second SIGUSR2 that comes while the program is replaced waits until the new one can take it. */
-static void mask_upgrade(int how)
+/* A second SIGUSR2, or a SIGHUP, that comes while the program is replaced waits until the new one
+ * can take it. */
+static void mask_signals(int how)
 {
     sigset_t set;
 
     sigemptyset(&set);
     sigaddset(&set, SIGUSR2);
+    sigaddset(&set, SIGHUP);
     sigprocmask(how, &set, NULL);
 }
 
@@ -158,10 +160,10 @@ int main(int argc, char **argv)
         daemon.signals[i].data = &daemon;
         uv_signal_start(&daemon.signals[i], on_signal, signals[i].number);
     }
-    mask_upgrade(SIG_UNBLOCK);
+    mask_signals(SIG_UNBLOCK);
     if (start(&daemon, argc, argv) == 0)
         nd_loop_run(&daemon.loop);
-    mask_upgrade(SIG_BLOCK);
+    mask_signals(SIG_BLOCK);
     for (int i = 0; i < SIGNALS; i++)
         uv_close((uv_handle_t *)&daemon.signals[i], NULL);
     nd_host_free(daemon.host);

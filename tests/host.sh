@@ -17,7 +17,7 @@ BUILD_PACKAGES=(gcc libc6-dev cmake ninja-build pkg-config musl-tools "node-llht
 RUN_PACKAGES=(docker.io iptables iproute2 caddy openssl curl jq util-linux tzdata uacme)
 TEST_PACKAGES=(libcmocka-dev "libluajit-5.1-dev|" lua5.4 lua-busted lua-check clang clang-format llvm
   "libclang-rt-dev|libclang-rt-18-dev" git docker-registry nginx python3 sqlite3 nftables conntrack procps
-  zsh fish bash-completion mandoc prometheus strace age pebble systemd "chromium|")
+  zsh fish bash-completion mandoc prometheus strace age testssl.sh pebble systemd "chromium|")
 
 package_installed() {
   [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]

@@ -14,6 +14,9 @@ M.options = {
   { "state_dir", "/var/lib/nextdeploy", "DIR", "the database, rules and proxy files" },
   { "run_dir", "/run/nextdeploy", "DIR", "sockets and secrets, in memory" },
   { "listen", "127.0.0.1:8371", "ADDR:PORT", "TCP door; a token is always needed" },
+  { "tls_cert", nil, "FILE", "certificate of the TCP door, a chain in PEM (default: one of its own, beyond loopback)" },
+  { "tls_key", nil, "FILE", "its key" },
+  { "tls_client_ca", nil, "FILE", "clients need a certificate signed by one of these" },
   { "socket", nil, "PATH", "unix door (default: RUN_DIR/nextdeployd.sock)" },
   { "docker_host", "unix:///var/run/docker.sock", "unix://PATH", "Docker's socket" },
   { "proc_root", "/proc", "DIR", "where /proc is" },
@@ -150,10 +153,16 @@ function M.load(argv)
   if not out.tcp_port then
     err.raise("bad_config", ("listen: '%s' is not ADDR:PORT"):format(out.listen), "as in 127.0.0.1:8371")
   end
-  if out.address ~= "127.0.0.1" and out.address ~= "::1" then
-    err.raise("bad_config", ("listen: %s is not a loopback address, and TLS is not there yet"):format(out.address),
-      "listen on 127.0.0.1 and reach it through ssh -L")
+  if (not out.tls_cert) ~= (not out.tls_key) then
+    err.raise("bad_config", "tls_cert and tls_key come together, and only one of them is given",
+      "give both, or neither: a door beyond loopback then makes its own")
   end
+  local loopback = out.address:find "^127%.%d+%.%d+%.%d+$" or out.address == "::1"
+  if out.tls_client_ca and loopback and not out.tls_cert then
+    err.raise("bad_config", "tls_client_ca needs TLS, and this door is on loopback without it",
+      "give tls_cert and tls_key")
+  end
+  out.tls = out.tls_cert ~= nil or not loopback
   if out.nginx_http_port == 0 then out.nginx_http_port = out.http_port end
   if out.nginx_https_port == 0 then out.nginx_https_port = out.https_port end
   if out.proxy ~= "caddy" and out.proxy ~= "nginx" and out.proxy ~= "none" then

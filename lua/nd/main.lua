@@ -10,6 +10,7 @@ local json = require "json"
 local log = require "log"
 local proc = require "proc"
 local server = require "server"
+local door_tls = require "nd.service.door_tls"
 local task = require "task"
 local api = require "nd.api"
 local app_config = require "nd.service.app_config"
@@ -19,6 +20,7 @@ local proxy = require "nd.service.proxy"
 local err = require "nd.error"
 local Store = require "nd.store"
 local tasks = require "nd.tasks"
+local tls = require "tls"
 
 local GRACE_MS = 1000
 local HAND_OVER_MS = 500 -- the same while new requests wait for the program that comes
@@ -107,11 +109,14 @@ end
 
 local function listen(o)
   local handler = api.handler(d)
+  d.tls = o.tls and door_tls.new(o) or nil
   d.doors = {
     server.listen({ unix = o.socket, mode = 432, group = socket_group() }, handler), -- 0660
-    server.listen({ address = o.address, port = o.tcp_port, test = o.test_endpoints }, handler),
+    server.listen({ address = o.address, port = o.tcp_port, tls = d.tls and d.tls.files, test = o.test_endpoints },
+      handler),
   }
   server.drop_inherited()
+  if d.tls then d.tls:watch(d.doors[2]) end
 end
 
 -- Problems of the network that only a person can solve; others (Docker is down) pass.
@@ -212,6 +217,7 @@ end
 -- Whether `serve` would come up: what is asked of a new program before the old one makes way for it.
 local function check(o, programs)
   Store.check(o.state_dir)
+  if o.tls_cert then tls.check { cert = o.tls_cert, key = o.tls_key, ca = o.tls_client_ca } end
   for _, name in ipairs { "nd-worker", "nd-init" } do
     if not fs.exists(programs .. "/" .. name) then
       err.raise("incomplete", ("there is no %s in %s"):format(name, programs), "install all programs of one release")
@@ -263,6 +269,11 @@ function M.stop()
   if d.stopping then return end
   d.stopping = true
   d.stop_signal:notify()
+end
+
+-- SIGHUP: the certificate is read again.
+function M.reload()
+  if d and d.tls and d.tls.door then d.tls:reload() end
 end
 
 -- SIGUSR2: as POST /upgrade.

@@ -15,10 +15,13 @@ local args = {}
 
 -- Options of every command.
 args.globals = {
-  { "host", value = "URL", doc = "the daemon: unix:///PATH or http://HOST:PORT (NDCTL_HOST)" },
+  { "host", value = "URL", doc = "the daemon: unix:///PATH, https://HOST:PORT or http://HOST:PORT (NDCTL_HOST)" },
   { "context", value = "NAME", complete = "contexts",
     doc = "the daemon of that name, see ndctl context (NDCTL_CONTEXT)" },
   { "token", value = "TOKEN", doc = "bearer token for a daemon on TCP (NDCTL_TOKEN)" },
+  { "ca", value = "FILE", complete = "files",
+    doc = "trust a daemon's https by this certificate authority, and not by the system's (NDCTL_CA)" },
+  { "pin", value = "PIN", doc = "trust it by this key alone, as the daemon's log says it: sha256//... (NDCTL_PIN)" },
   { "env", value = "NAME", doc = "the environment, where it isn't production" },
   { "project", value = "NAME", doc = "the project, where it isn't the default one" },
   { "json", type = "flag", doc = "print the API's answer as JSON" },

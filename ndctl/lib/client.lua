@@ -27,7 +27,7 @@ local function parse_host(host)
   local scheme, rest = host:match("^(https?)://([^/?#%s]+)/?$")
   if not scheme then
     fail.usage(("'%s' isn't an address of a daemon"):format(host),
-      "write unix:///PATH or http://ADDRESS:PORT")
+      "write unix:///PATH, https://ADDRESS:PORT or http://ADDRESS:PORT")
   end
   return { host = host, base = scheme .. "://" .. rest,
     ws_base = (scheme == "https" and "wss://" or "ws://") .. rest }
@@ -38,7 +38,7 @@ client.parse_host = parse_host
 function client.new(options)
   local chosen = require("ndctl.lib.contexts").choose(options)
   local self = setmetatable(parse_host(chosen.host), Client)
-  self.token = chosen.token
+  self.token, self.trust = chosen.token, chosen.trust
   self.project, self.environment = chosen.project, chosen.environment
   return self
 end
@@ -85,6 +85,10 @@ function Client:unreachable(err)
         "start it with systemctl start nextdeployd, or name another with --host or NDCTL_HOST")
     end
   end
+  if err.code == "http_tls" or err.code == "ws_tls" then
+    return fail.new("unreachable", ("no secure connection to the daemon at %s: %s"):format(self.host, why),
+      "its log says its pin: --pin sha256//..., or --ca FILE; a certificate of yours goes into the context")
+  end
   local hint = self.unix and "is nextdeployd running? systemctl status nextdeployd"
     or "check the address, and that nextdeployd listens there (--listen)"
   return fail.new("unreachable", ("can't reach the daemon at %s: %s"):format(self.host, why), hint)
@@ -115,6 +119,7 @@ function Client:request(method, path, options)
     body = body, timeout_ms = options.timeout_ms or 60000,
     connect_timeout_ms = options.connect_timeout_ms or 5000,
     max_bytes = 64 * 1024 * 1024,
+    ca = self.trust.ca, pin = self.trust.pin, cert = self.trust.cert, key = self.trust.key,
   })
   if ok then
     self:check_skew(answer)
@@ -125,7 +130,8 @@ function Client:request(method, path, options)
   if transport[err.code] then error(self:unreachable(err), 0) end
   if err.code and err.code:find("^http_") then
     fail.raise("lost", ("the daemon at %s broke off its answer: %s"):format(self.host,
-      err.message), "ndctl runs list shows what it is doing")
+      err.message), self.base:find "^http://" and not self.unix and "beyond loopback it speaks TLS: is it https://"
+        .. self.base:sub(8) .. "?" or "ndctl runs list shows what it is doing")
   end
   error(err, 0)
 end
@@ -190,6 +196,7 @@ function Client:websocket(path, query)
     options.unix, options.path = self.unix, target
   else
     options.url = self.ws_base .. target
+    for name, value in pairs(self.trust) do options[name] = value end
   end
   local ok, ws = pcall(require("ws").connect, options)
   if ok then return ws end

@@ -1,10 +1,11 @@
 -- lib/contexts.lua - the daemons that this user talks to, by name.
 --
 -- One file, ~/.config/ndctl/contexts.json ($XDG_CONFIG_HOME is honoured), readable by its owner only
--- since it holds tokens: {current = NAME?, contexts = {NAME = {host, token?, project?, environment?}}}.
+-- since it holds tokens: {current = NAME?, contexts = {NAME = {host, token?, ca?, pin?, cert?,
+-- key?, project?, environment?}}}.
 -- `contexts.choose` decides what a command talks to: flags, then the environment's variables, then
 -- the context, then the default socket. A context's token goes to that context's host and nowhere
--- else.
+-- else, and so does its trust in a certificate.
 
 local fail = require "ndctl.lib.fail"
 
@@ -82,8 +83,19 @@ local function in_force(options)
   return contexts.get(stored, name), name
 end
 
+-- Whom an https daemon has to be, and who we are to it: `context` is that of the host, if it has one.
+local function trust(options, context)
+  local trusted = { ca = options.ca, pin = options.pin }
+  if not trusted.ca and not trusted.pin then
+    trusted.ca, trusted.pin = variable "NDCTL_CA" or context.ca, variable "NDCTL_PIN" or context.pin
+  end
+  trusted.cert = variable "NDCTL_CLIENT_CERT" or context.cert
+  trusted.key = variable "NDCTL_CLIENT_KEY" or context.key
+  return trusted
+end
+
 -- What a command with these options talks to: {host, token?, project?, environment?, context = NAME?,
--- from = "--host" | "NDCTL_HOST" | "context" | "default"}.
+-- trust = {ca?, pin?, cert?, key?}, from = "--host" | "NDCTL_HOST" | "context" | "default"}.
 function contexts.choose(options)
   local chosen = { project = options.project, environment = options.env }
   local env_host, env_token = variable "NDCTL_HOST", variable "NDCTL_TOKEN"
@@ -94,12 +106,14 @@ function contexts.choose(options)
   end
   if chosen.host then
     chosen.token = options.token or env_token
+    chosen.trust = trust(options, {})
     return chosen
   end
   local context, name = in_force(options)
   context = context or {}
   chosen.host, chosen.from = context.host or contexts.default_host, name and "context" or "default"
   chosen.context = name
+  chosen.trust = trust(options, context)
   -- A context named on the command line is a flag, and its token goes before the variable.
   chosen.token = options.token or options.context and context.token or env_token or context.token
   chosen.project = chosen.project or context.project

@@ -32,6 +32,7 @@
     X(secret)    /* bytes that are never a Lua string */                                           \
     X(series)    /* rings of recent numbers */                                                     \
     X(server)    /* HTTP and WebSocket server */                                                   \
+    X(tls)       /* certificates of our own */                                                     \
     X(worker)    /* nd-worker processes */                                                         \
     X(ws)        /* WebSocket client */
 

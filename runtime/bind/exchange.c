@@ -102,6 +102,8 @@ ND_RAISES static void push_table(lua_State *L, struct nd_http_req *req)
     lua_setfield(L, -2, "headers");
     push_peer(L, info.peer);
     lua_setfield(L, -2, "peer");
+    lua_pushboolean(L, info.peer->tls);
+    lua_setfield(L, -2, "tls");
     lua_pushboolean(L, info.websocket);
     lua_setfield(L, -2, "websocket");
 }

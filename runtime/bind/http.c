@@ -5,7 +5,8 @@
  *   idle_timeout_ms=, max_bytes=16 MiB, follow=false} waits -> {status=, headers={lower=value},
  * body=} http.stream{the same} waits for the head -> {status=, headers=, body=chan}; timeout_ms is
  * for the head alone, and there is no max_bytes unless it is given. A status of 400 and above is an
- * answer, no error. Repeated headers are joined by ", ". Errors: http_connect, http_dns, http_tls,
+ * answer, no error. Repeated headers are joined by ", ". For https also ca=, cert=, key= (paths
+ * of PEM files), pin= (io/tls.h; then that alone counts). Errors: http_connect, http_dns, http_tls,
  * http_timeout, http_too_large, http_protocol, http_closed.
  */
 #include <ctype.h>
@@ -125,6 +126,12 @@ ND_RAISES static void read_request(lua_State *L, struct nd_http_request *req)
     req->url = text_field(L, "url", NULL);
     req->unix_path = text_field(L, "unix", NULL);
     req->method = text_field(L, "method", NULL);
+    req->tls.ca = text_field(L, "ca", NULL);
+    req->tls.cert = text_field(L, "cert", NULL);
+    req->tls.key = text_field(L, "key", NULL);
+    req->pin = text_field(L, "pin", NULL);
+    if (!req->tls.cert != !req->tls.key)
+        luaL_error(L, "http: 'cert' and 'key' come together");
     check_url(L, req->url);
     if (req->method && !token(req->method, strlen(req->method)))
         luaL_error(L, "http: 'method' is no HTTP method");

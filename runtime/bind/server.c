@@ -4,7 +4,9 @@
  *   server.listen({unix=path, mode=0660, group=} | {address=, port=}, handler) -> s
  *       also limits={body=, head=, target= (bytes), head_ms=, body_ms=, body_rate=, idle_ms=,
  *       write_ms=, connections=, per_address=, message= (bytes), ping_ms=}
- *   s:address() -> path | address, port     s:connections()
+ *       and tls={cert=, key=[, ca=]} for an address: PEM files (io/tls.h); with a `ca` every client
+ * needs a certificate that it signed s:set_tls{cert=, key=[, ca=]} reads the files again, for the
+ * connections to come s:address() -> path | address, port     s:connections()
  *   s:close([grace_ms=10000]) waits for what is in flight; WebSockets are closed with 1001
  *   s:hand_over([grace_ms=10000]) the same, but the listening socket stays open, for the program
  * that replaces this one; WebSockets are closed with 1012 server.drop_inherited() closes the
@@ -12,7 +14,7 @@
  *
  *   handler(req): req = {method=, target=, path= (decoded, normalised), query={name=value, the last
  *       wins}, headers={lower-case name=value}, body=, websocket=bool,
- *       peer={kind="unix", uid=, gid=, pid=} | {kind="tcp", address=, port=}}
+ *       peer={kind="unix", uid=, gid=, pid=} | {kind="tcp", address=, port=}, tls=bool}
  *   returns {status=200, headers={}, body=""}
  *         | {status=, headers=, stream=function(write) ... end}: write(chunk) waits while more than
  *           256 KiB are unsent; a client that leaves cancels the task; raising cuts the connection
@@ -21,7 +23,7 @@
  * answers by its error's code, message, hint and `status` (else 500).
  *
  * Errors of hand_over: handover_failed; of listen: address_in_use, listen_failed, bad_address,
- * no_such_group, path_too_long.
+ * no_such_group, path_too_long; of tls: tls_bad_certificate, tls_bad_key, tls_bad_ca.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +32,7 @@
 #include "bind/bind.h"
 #include "bind/exchange.h"
 #include "io/handover.h"
+#include "io/tls.h"
 
 #define SERVER_META "nd.server"
 
@@ -129,7 +132,8 @@ static const struct limit limit_names[] = {
     NARROW("body_ms", body_ms),         NARROW("body_rate", body_rate),
     NARROW("idle_ms", idle_ms),         NARROW("write_ms", write_ms),
     NARROW("connections", connections), NARROW("per_address", per_address),
-    WIDE("message", ws.message),        NARROW("ping_ms", ws.ping_ms),
+    NARROW("handshakes", handshakes),   WIDE("message", ws.message),
+    NARROW("ping_ms", ws.ping_ms),
 };
 
 ND_RAISES static void read_limit(lua_State *L, struct nd_http_limits *limits, const char *name,
@@ -194,6 +198,31 @@ ND_RAISES static void read_where(lua_State *L, struct nd_http_listen *where)
         luaL_error(L, "server.listen: give either 'unix' or 'address' and 'port'");
 }
 
+ND_RAISES static const char *file_option(lua_State *L, const char *name, bool needed)
+{
+    const char *path = NULL;
+
+    if (lua_getfield(L, -1, name) == LUA_TSTRING) // table path
+        path = lua_tostring(L, -1);
+    else if (needed || !lua_isnil(L, -1))
+        luaL_error(L, "server: tls.%s must be a path", name);
+    lua_pop(L, 1); /* the table keeps it */
+    return path;
+}
+
+/* Of the table on top, which it pops but which has to stay elsewhere. */
+ND_RAISES static struct nd_tls_files read_tls(lua_State *L)
+{
+    struct nd_tls_files files;
+
+    luaL_checktype(L, -1, LUA_TTABLE);
+    files.cert = file_option(L, "cert", true);
+    files.key = file_option(L, "key", true);
+    files.ca = file_option(L, "ca", false);
+    lua_pop(L, 1);
+    return files;
+}
+
 /* ---- the module ---- */
 
 static struct box *check_box(lua_State *L)
@@ -205,11 +234,18 @@ static int server_listen(lua_State *L)
 {
     struct nd_http_listen where = {0};
     struct nd_http_limits limits;
+    struct nd_tls_files files = {0};
     struct nd_err err = {0};
     struct box **slot, *box;
 
     read_where(L, &where);
     read_limits(L, &limits);
+    if (lua_getfield(L, 1, "tls") == LUA_TNIL)
+        lua_pop(L, 1);
+    else
+        files = read_tls(L);
+    if (files.cert && where.unix_path)
+        return luaL_error(L, "server.listen: 'tls' is for addresses");
     luaL_checktype(L, 2, LUA_TFUNCTION);
     slot = lua_newuserdatauv(L, sizeof *slot, 1);
     *slot = NULL;
@@ -220,6 +256,8 @@ static int server_listen(lua_State *L)
     nd_list_init(&box->closers);
     box->holders = 1;
     box->host = nd_host_of(L);
+    if (files.cert && !(where.tls = nd_tls_server(&files, &err)))
+        return nd_raise(L, &err);
     box->server =
         nd_http_server_open(nd_host_loop(box->host), &where, &limits, on_request, box, &err);
     if (!box->server)
@@ -241,6 +279,26 @@ static int server_address(lua_State *L)
         return 1;
     lua_pushinteger(L, nd_http_server_port(box->server));
     return 2;
+}
+
+static int server_set_tls(lua_State *L)
+{
+    struct box *box = check_box(L);
+    struct nd_tls_files files;
+    struct ssl_ctx_st *tls;
+    struct nd_err err = {0};
+
+    lua_settop(L, 2);
+    lua_pushvalue(L, 2);
+    files = read_tls(L);
+    tls = nd_tls_server(&files, &err);
+    if (!tls)
+        return nd_raise(L, &err);
+    if (box->server)
+        nd_http_server_set_tls(box->server, tls);
+    else
+        nd_tls_context_free(tls);
+    return 0;
 }
 
 static int server_connections(lua_State *L)
@@ -322,9 +380,13 @@ static int server_gc(lua_State *L)
 }
 
 static const luaL_Reg methods[] = {
-    {"address", server_address}, {"connections", server_connections},
-    {"close", server_close},     {"hand_over", server_hand_over},
-    {"__gc", server_gc},         {NULL, NULL},
+    {"address", server_address},
+    {"connections", server_connections},
+    {"close", server_close},
+    {"hand_over", server_hand_over},
+    {"set_tls", server_set_tls},
+    {"__gc", server_gc},
+    {NULL, NULL},
 };
 
 int nd_open_server(lua_State *L)

@@ -2,9 +2,10 @@
  * ws.c - the Lua module `ws`: WebSockets to other programs.
  *
  *   ws.connect{url="ws://host:port/path", headers={}, timeout_ms=10000} waits -> ws
- *   ws.connect{unix="/run/x.sock", path="/path", headers=, timeout_ms=}
- * What it returns is described in ws_object.h. Errors: ws_dns, ws_connect, ws_timeout, ws_protocol,
- * and ws_refused, whose data has the answer's `status` and `body`.
+ *       wss:// too, with ca=, cert=, key= (paths of PEM files), pin= (io/tls.h; then that alone
+ * counts) ws.connect{unix="/run/x.sock", path="/path", headers=, timeout_ms=} What it returns is
+ * described in ws_object.h. Errors: ws_dns, ws_connect, ws_tls, ws_timeout, ws_protocol,
+ * tls_bad_..., and ws_refused, whose data has the answer's `status` and `body`.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,9 +13,10 @@
 #include "base/mem.h"
 #include "bind/bind.h"
 #include "bind/ws_object.h"
+#include "io/tls.h"
 #include "io/ws_client.h"
 
-enum { TIMEOUT_MS = 10000, FIELDS_MOST = 32, PORT = 80 };
+enum { TIMEOUT_MS = 10000, FIELDS_MOST = 32, PORT = 80, TLS_PORT = 443 };
 
 struct connect_op {
     struct nd_op op;
@@ -121,20 +123,21 @@ ND_RAISES static const char *option(lua_State *L, const char *name, const char *
     return text;
 }
 
-/* Splits ws://host[:port]/path; the host is copied into a userdata that it pushes. */
-ND_RAISES static void read_url(lua_State *L, struct nd_ws_where *where, const char *url)
+/* Splits ws://host[:port]/path, or wss://; the host is copied into a userdata that it pushes. */
+ND_RAISES static void read_url(lua_State *L, struct nd_ws_where *where, const char *url,
+                               bool secure)
 {
     char *host, *port;
 
-    if (strncmp(url, "ws://", 5) != 0 || !one_word(url))
-        luaL_error(L, "ws.connect: 'url' must begin with ws:// and hold no blanks");
-    url += 5;
+    if ((!secure && strncmp(url, "ws://", 5) != 0) || !one_word(url))
+        luaL_error(L, "ws.connect: 'url' must begin with ws:// or wss:// and hold no blanks");
+    url += secure ? 6 : 5;
     where->target = url + strcspn(url, "/?#");
     lua_pushlstring(L, url, (size_t)(where->target - url));
     where->authority = lua_tostring(L, -1);
     host = lua_newuserdatauv(L, strlen(where->authority) + 1, 0);
     strcpy(host, where->authority);
-    where->port = PORT;
+    where->port = secure ? TLS_PORT : PORT;
     if (*host == '[') { /* IPv6 */
         port = strchr(host++, ']');
         if (!port)
@@ -176,6 +179,24 @@ ND_RAISES static int read_fields(lua_State *L, struct nd_http_field *fields)
     return count;
 }
 
+/* Nothing that raises may come between this and whoever takes it but nd_op_new. */
+ND_RAISES static struct ssl_ctx_st *client_tls(lua_State *L)
+{
+    struct nd_tls_files files = {.cert = option(L, "cert", NULL),
+                                 .key = option(L, "key", NULL),
+                                 .ca = option(L, "ca", NULL)};
+    const char *pin = option(L, "pin", NULL);
+    struct nd_err err = {0};
+    struct ssl_ctx_st *tls;
+
+    if (!files.cert != !files.key)
+        return (void)luaL_error(L, "ws.connect: 'cert' and 'key' come together"), NULL;
+    tls = nd_tls_client(&files, pin, &err);
+    if (!tls)
+        nd_raise(L, &err);
+    return tls;
+}
+
 static int ws_connect(lua_State *L)
 {
     struct nd_http_field fields[FIELDS_MOST];
@@ -183,6 +204,7 @@ static int ws_connect(lua_State *L)
     const char *url;
     struct nd_ws_object *object;
     struct connect_op *op;
+    bool secure;
 
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
@@ -192,13 +214,16 @@ static int ws_connect(lua_State *L)
     url = option(L, "url", NULL);
     if (!where.unix_path == !url)
         return luaL_error(L, "ws.connect: give either 'url' or 'unix'");
+    secure = url && strncmp(url, "wss://", 6) == 0;
     if (url)
-        read_url(L, &where, url);
+        read_url(L, &where, url, secure);
     if (*where.target != '/' || !one_word(where.target))
         return luaL_error(L, "ws.connect: 'path' must begin with / and hold no blanks");
     lua_getfield(L, 1, "timeout_ms");
     where.timeout_ms = (int)luaL_optinteger(L, -1, TIMEOUT_MS);
     where.count = read_fields(L, fields);
+    if (secure)
+        where.tls = client_tls(L);
     op = nd_op_new(L, &connect_type);
     op->object = object;
     nd_ws_object_hold(object);

@@ -118,6 +118,7 @@ static void describe(struct nd_http_transfer *t, CURLcode code)
     case CURLE_SSL_ISSUER_ERROR:
     case CURLE_SSL_INVALIDCERTSTATUS:
     case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
     case CURLE_USE_SSL_FAILED:
         nd_err_set(&t->err, "http_tls", NULL, "no secure connection to %s: %s", t->where, why);
         return;
@@ -432,6 +433,21 @@ static void set_body(struct nd_http_transfer *t, const struct nd_http_request *r
     }
 }
 
+static void set_tls(CURL *easy, const struct nd_tls_files *files, const char *pin)
+{
+    if (files->ca)
+        curl_easy_setopt(easy, CURLOPT_CAINFO, files->ca);
+    if (files->cert) {
+        curl_easy_setopt(easy, CURLOPT_SSLCERT, files->cert);
+        curl_easy_setopt(easy, CURLOPT_SSLKEY, files->key);
+    }
+    if (pin) {
+        curl_easy_setopt(easy, CURLOPT_PINNEDPUBLICKEY, pin);
+        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
+        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+    }
+}
+
 static void set_options(struct nd_http_transfer *t, const struct nd_http_request *req)
 {
     CURL *easy = t->easy;
@@ -461,6 +477,7 @@ static void set_options(struct nd_http_transfer *t, const struct nd_http_request
      * may have acted on it: what may not be done twice gets a connection of its own. */
     if (!strcmp(t->method, "POST") || !strcmp(t->method, "PATCH"))
         curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
+    set_tls(easy, &req->tls, req->pin);
     if (req->unix_path)
         curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, req->unix_path);
     if (req->follow) {

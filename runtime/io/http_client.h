@@ -24,6 +24,7 @@
 
 #include "base/buf.h"
 #include "io/loop.h"
+#include "io/tls.h"
 
 struct nd_http;          /* a client */
 struct nd_http_transfer; /* a request under way */
@@ -39,9 +40,11 @@ struct nd_http_response {
 };
 
 struct nd_http_request {
-    const char *method;    /* NULL: GET */
-    const char *url;       /* http:// or https:// */
-    const char *unix_path; /* connect to this socket instead of the URL's host; may be NULL */
+    const char *method;      /* NULL: GET */
+    const char *url;         /* http:// or https:// */
+    const char *unix_path;   /* connect to this socket instead of the URL's host; may be NULL */
+    struct nd_tls_files tls; /* our certificate, and whom we trust; NULLs: none, the system's */
+    const char *pin;         /* the key that the server must have, whoever signed it; or NULL */
     const char *const
         *headers;     /* "Name: value" or "Name;" for an empty one; NULL ends; may be NULL */
     const void *body; /* borrowed until on_done; NULL: none */

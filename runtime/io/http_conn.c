@@ -58,6 +58,7 @@ static void on_close(uv_handle_t *handle)
     c->ws = NULL;
     nd_http_parse_fini(&c->parse);
     nd_buf_fini(&c->in);
+    nd_tls_free(c->tls);
     nd_http_server_left(c->server, c);
     tell_gone(c);
     if (c->req.held && c->req.above && c->req.events &&
@@ -75,6 +76,8 @@ void nd_http_conn_close(struct nd_http_conn *c)
     uv_close(&c->uv.handle, on_close);
 }
 
+static void send_tls(struct nd_http_conn *c);
+
 static void on_shutdown(uv_shutdown_t *req, int status)
 {
     struct nd_http_conn *c = req->data;
@@ -91,6 +94,12 @@ static void on_shutdown(uv_shutdown_t *req, int status)
 void nd_http_conn_linger(struct nd_http_conn *c)
 {
     if (c->state == ND_CONN_CLOSED || c->state == ND_CONN_LINGER)
+        return;
+    if (c->tls) {
+        nd_tls_end(c->tls);
+        send_tls(c);
+    }
+    if (c->state == ND_CONN_CLOSED)
         return;
     c->state = ND_CONN_LINGER;
     c->deadline = 0;
@@ -159,13 +168,11 @@ static void write_later(struct nd_http_conn *c, const uv_buf_t *bufs, unsigned c
     }
 }
 
-void nd_http_conn_write(struct nd_http_conn *c, const uv_buf_t *bufs, unsigned count)
+static void send_bytes(struct nd_http_conn *c, const uv_buf_t *bufs, unsigned count)
 {
     size_t total = 0;
     int sent;
 
-    if (c->state == ND_CONN_CLOSED)
-        return;
     for (unsigned i = 0; i < count; i++)
         total += bufs[i].len;
     sent = unread(c) ? UV_EAGAIN : uv_try_write(&c->uv.stream, bufs, count);
@@ -173,6 +180,35 @@ void nd_http_conn_write(struct nd_http_conn *c, const uv_buf_t *bufs, unsigned c
         nd_http_conn_close(c);
     else if ((size_t)(sent < 0 ? 0 : sent) < total)
         write_later(c, bufs, count, sent < 0 ? 0 : (size_t)sent);
+}
+
+/* What the TLS session has to say: answers, and its own business. */
+static void send_tls(struct nd_http_conn *c)
+{
+    size_t length;
+    const char *data = nd_tls_output(c->tls, &length);
+    uv_buf_t buf = uv_buf_init((char *)(uintptr_t)data, (unsigned)length);
+
+    if (length && c->state != ND_CONN_CLOSED)
+        send_bytes(c, &buf, 1);
+    nd_tls_sent(c->tls);
+}
+
+void nd_http_conn_write(struct nd_http_conn *c, const uv_buf_t *bufs, unsigned count)
+{
+    if (c->state == ND_CONN_CLOSED)
+        return;
+    if (!c->tls) {
+        send_bytes(c, bufs, count);
+        return;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (nd_tls_write(c->tls, bufs[i].base, bufs[i].len) < 0) {
+            nd_http_conn_close(c);
+            return;
+        }
+    }
+    send_tls(c);
 }
 
 void nd_http_conn_refuse(struct nd_http_conn *c, int status, const struct nd_err *err,
@@ -418,26 +454,54 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
     *buf = uv_buf_init(c->server->read, sizeof c->server->read);
 }
 
+static void take(struct nd_http_conn *c, char *data, size_t length)
+{
+    if (c->state == ND_CONN_UPGRADED) {
+        nd_ws_feed(c->ws, data, length);
+    } else if (c->state < ND_CONN_UPGRADED) {
+        if (c->in.length || c->state == ND_CONN_HANDLE) {
+            keep(c, data, length);
+            advance(c, NULL, 0);
+        } else {
+            advance(c, data, length);
+        }
+    }
+}
+
+static void take_tls(struct nd_http_conn *c, const char *data, size_t length)
+{
+    char *plain = c->server->plain;
+    int n = 0;
+
+    nd_tls_feed(c->tls, data, length);
+    while (c->state < ND_CONN_LINGER && (n = nd_tls_read(c->tls, plain, ND_HTTP_RECORD, NULL)) > 0)
+        take(c, plain, (size_t)n);
+    nd_tls_feed(c->tls, NULL, 0);
+    if (c->shaking && nd_tls_ready(c->tls))
+        nd_http_server_shaken(c->server, c);
+    if (c->state == ND_CONN_CLOSED)
+        return;
+    send_tls(c);
+    if (n == ND_TLS_FAILED)
+        nd_http_conn_close(c);
+    else if (n == ND_TLS_END)
+        on_eof(c);
+}
+
 static void on_read(uv_stream_t *stream, ssize_t length, const uv_buf_t *buf)
 {
     struct nd_http_conn *c = stream->data;
 
     if (length == 0 || c->state == ND_CONN_CLOSED)
         return;
-    if (length == UV_EOF) {
+    if (length == UV_EOF)
         on_eof(c);
-    } else if (length < 0) {
+    else if (length < 0)
         nd_http_conn_close(c);
-    } else if (c->state == ND_CONN_UPGRADED) {
-        nd_ws_feed(c->ws, buf->base, (size_t)length);
-    } else if (c->state != ND_CONN_LINGER) {
-        if (c->in.length || c->state == ND_CONN_HANDLE) {
-            keep(c, buf->base, (size_t)length);
-            advance(c, NULL, 0);
-        } else {
-            advance(c, buf->base, (size_t)length);
-        }
-    }
+    else if (c->tls)
+        take_tls(c, buf->base, (size_t)length);
+    else
+        take(c, buf->base, (size_t)length);
 }
 
 void nd_http_conn_read(struct nd_http_conn *c, bool on)
@@ -497,7 +561,7 @@ void nd_http_conn_leave(struct nd_http_conn *c)
 {
     if (c->state == ND_CONN_IDLE && expects_one(c))
         return; /* it is answered, if it comes within the grace */
-    if (c->state == ND_CONN_IDLE && !unread(c))
+    if (c->state == ND_CONN_IDLE && !unread(c) && !c->tls)
         nd_http_conn_close(c);
     else if (c->state == ND_CONN_IDLE)
         nd_http_conn_linger(c);

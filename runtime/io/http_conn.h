@@ -19,6 +19,7 @@
 
 #include "base/list.h"
 #include "io/http_server.h"
+#include "io/tls.h"
 
 enum nd_http_conn_state {
     ND_CONN_IDLE,
@@ -33,9 +34,10 @@ struct nd_http_address { /* how many connections an IP address has */
     struct nd_list link; /* in the server's bucket */
     unsigned char ip[16];
     int connections;
+    int handshakes; /* of TLS, under way */
 };
 
-enum { ND_HTTP_BUCKETS = 256, ND_HTTP_READ = 64 * 1024 };
+enum { ND_HTTP_BUCKETS = 256, ND_HTTP_READ = 64 * 1024, ND_HTTP_RECORD = 16 * 1024 };
 
 struct nd_http_server {
     struct nd_loop *loop;
@@ -54,19 +56,22 @@ struct nd_http_server {
     char *path;       /* owned: unix socket's path, or the address */
     dev_t path_dev;   /* of the socket's inode: only our own is unlinked */
     ino_t path_ino;
-    int port;             /* -1: unix */
-    struct nd_list conns; /* struct nd_http_conn */
-    int count;            /* connections that were let in */
-    int refused;          /* connections that are being told 503 */
-    int holders;          /* connections' structs, and one until the handles are closed */
-    int64_t grace_until;  /* ms, monotonic; while closing */
+    int port;               /* -1: unix */
+    struct nd_list conns;   /* struct nd_http_conn */
+    int count;              /* connections that were let in */
+    int refused;            /* connections that are being told 503 */
+    int handshakes;         /* of TLS, under way */
+    struct ssl_ctx_st *tls; /* owned; NULL: none */
+    int holders;            /* connections' structs, and one until the handles are closed */
+    int64_t grace_until;    /* ms, monotonic; while closing */
     void (*on_closed)(void *arg);
     void *closed_arg;
     struct nd_list addresses[ND_HTTP_BUCKETS];
     struct nd_http_date date;
-    struct nd_buf out;       /* scratch: the head being written */
-    struct nd_buf target;    /* scratch: the decoded path */
-    char read[ND_HTTP_READ]; /* every connection reads into this; what it keeps it copies */
+    struct nd_buf out;          /* scratch: the head being written */
+    struct nd_buf target;       /* scratch: the decoded path */
+    char read[ND_HTTP_READ];    /* every connection reads into this; what it keeps it copies */
+    char plain[ND_HTTP_RECORD]; /* and decrypts into this */
 };
 
 struct nd_http_req {                         /* part of its connection */
@@ -97,8 +102,10 @@ struct nd_http_conn {
     bool counted; /* in server->count */
     bool refused; /* in server->refused */
     bool handle_closed;
-    bool continued; /* 100 was sent for the request being read */
-    bool answered;  /* a request came by it before */
+    bool continued;     /* 100 was sent for the request being read */
+    bool answered;      /* a request came by it before */
+    bool shaking;       /* its TLS handshake is under way, and counted */
+    struct nd_tls *tls; /* owned; NULL: none */
     struct nd_http_peer peer;
     struct nd_http_address *address; /* NULL on unix sockets */
     struct nd_http_parse parse;
@@ -129,6 +136,7 @@ void nd_http_conn_upgraded(struct nd_http_conn *c, struct nd_ws *ws); /* feeds i
 void nd_http_conn_drop(struct nd_http_conn *c); /* frees it when nothing holds it */
 
 /* http_server.c */
+void nd_http_server_shaken(struct nd_http_server *server, struct nd_http_conn *c);
 void nd_http_server_left(struct nd_http_server *server, struct nd_http_conn *c);
 void nd_http_server_drop(struct nd_http_server *server);
 

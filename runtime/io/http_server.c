@@ -26,6 +26,7 @@ const struct nd_http_limits nd_http_limits_default = {
     .linger_ms = 2 * 1000,
     .connections = 4096,
     .per_address = 1024,
+    .handshakes = 512,
     .stream_high = 256 * 1024,
     .ws = {.message = 1024 * 1024, .high = 256 * 1024, .ping_ms = 30 * 1000, .close_ms = 5 * 1000},
 };
@@ -81,6 +82,7 @@ void nd_http_server_drop(struct nd_http_server *server)
 {
     if (--server->holders > 0)
         return;
+    nd_tls_context_free(server->tls);
     nd_buf_fini(&server->out);
     nd_buf_fini(&server->target);
     free(server->path);
@@ -188,10 +190,39 @@ static struct nd_http_address *address_of(struct nd_http_server *server, const u
     return a;
 }
 
+void nd_http_server_set_tls(struct nd_http_server *server, struct ssl_ctx_st *tls)
+{
+    nd_tls_context_free(server->tls);
+    server->tls = tls;
+}
+
+/* Whether it may begin a TLS handshake. */
+static bool may_shake(struct nd_http_server *server, struct nd_http_conn *c)
+{
+    int most = server->limits.handshakes;
+
+    if (server->handshakes >= most || c->address->handshakes >= (most + 3) / 4)
+        return false;
+    server->handshakes++;
+    c->address->handshakes++;
+    c->shaking = true;
+    c->tls = nd_tls_accept(server->tls);
+    return true;
+}
+
+void nd_http_server_shaken(struct nd_http_server *server, struct nd_http_conn *c)
+{
+    server->handshakes--;
+    c->address->handshakes--;
+    c->shaking = false;
+}
+
 void nd_http_server_left(struct nd_http_server *server, struct nd_http_conn *c)
 {
     struct nd_http_address *a = c->address;
 
+    if (c->shaking)
+        nd_http_server_shaken(server, c);
     nd_list_remove(&c->link);
     if (c->counted)
         server->count--;
@@ -231,6 +262,7 @@ static int identify(struct nd_http_conn *c)
         return 0;
     }
     c->peer.kind = ND_HTTP_TCP;
+    c->peer.tls = server->tls != NULL;
     if (uv_tcp_getpeername(&c->uv.tcp, (struct sockaddr *)&ss, &length) < 0)
         return -1;
     if (ss.ss_family == AF_INET6) {
@@ -258,7 +290,7 @@ static void refuse_one_too_many(struct nd_http_conn *c, bool all)
     struct nd_http_server *server = c->server;
     struct nd_err err;
 
-    if (server->refused >= REFUSED_MOST) {
+    if (server->refused >= REFUSED_MOST || server->tls) { /* it would take a handshake to say so */
         nd_http_conn_close(c);
         return;
     }
@@ -291,6 +323,8 @@ static void on_connection(uv_stream_t *listener, int status)
         refuse_one_too_many(c, true);
     } else if (c->address && c->address->connections > server->limits.per_address) {
         refuse_one_too_many(c, false);
+    } else if (server->tls && !may_shake(server, c)) {
+        nd_http_conn_close(c);
     } else {
         c->counted = true;
         server->count++;
@@ -465,6 +499,7 @@ struct nd_http_server *nd_http_server_open(struct nd_loop *loop, const struct nd
         server->limits.sizes.head = HEAD_MOST;
     server->on_request = on_request;
     server->arg = arg;
+    server->tls = where->tls;
     server->holders = 1;
     server->port = -1;
     server->unix_socket = where->unix_path != NULL;

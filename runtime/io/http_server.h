@@ -11,6 +11,9 @@
  * nd_http_refuse, nd_http_stream_end, nd_http_stream_abort or nd_http_upgrade, exactly one of them,
  * also after the peer went away. The texts of nd_http_req_info are valid until on_request returns.
  *
+ * With TLS (tls.h) a connection has to be through its handshake and its first request's head within
+ * head_ms.
+ *
  * Slow and greedy peers: deadlines for the head, the body (a least rate), idle connections, and
  * writes without progress; caps on connections altogether and by address (503).
  */
@@ -38,6 +41,7 @@ struct nd_http_limits {
     int linger_ms;      /* after our last byte, for the peer to close */
     int connections;    /* at once; more are answered 503 */
     int per_address;    /* of them from one IP address */
+    int handshakes;     /* of TLS under way at once; more are closed. A quarter from one address */
     size_t stream_high; /* bytes waiting from which a stream's writer should wait for `drained` */
     struct nd_ws_limits ws;
 };
@@ -45,11 +49,12 @@ struct nd_http_limits {
 extern const struct nd_http_limits nd_http_limits_default;
 
 struct nd_http_listen {
-    const char *unix_path; /* a unix socket, or NULL */
-    mode_t mode;           /* of the socket; 0: 0660 */
-    const char *group;     /* its group, or NULL: as it comes */
-    const char *address;   /* numeric IPv4 or IPv6 address, where unix_path is NULL */
-    int port;              /* 0: any free one */
+    const char *unix_path;  /* a unix socket, or NULL */
+    mode_t mode;            /* of the socket; 0: 0660 */
+    const char *group;      /* its group, or NULL: as it comes */
+    const char *address;    /* numeric IPv4 or IPv6 address, where unix_path is NULL */
+    int port;               /* 0: any free one */
+    struct ssl_ctx_st *tls; /* taken; NULL: none. See nd_http_server_set_tls */
 };
 
 enum nd_http_peer_kind { ND_HTTP_UNIX, ND_HTTP_TCP };
@@ -61,6 +66,7 @@ struct nd_http_peer {
     pid_t pid;
     char address[46]; /* tcp */
     int port;
+    bool tls;
 };
 
 struct nd_http_req_info {
@@ -93,6 +99,9 @@ void nd_http_server_close(struct nd_http_server *server, int grace_ms, void (*on
  * for which the loop's handover keeps it. WebSockets are closed with 1012. */
 int nd_http_server_hand_over(struct nd_http_server *server, int grace_ms,
                              void (*on_closed)(void *arg), void *arg, struct nd_err *err);
+/* Takes another TLS context (nd_tls_server) for the connections to come; the others keep theirs.
+ * Only where it was opened with one. */
+void nd_http_server_set_tls(struct nd_http_server *server, struct ssl_ctx_st *tls);
 int nd_http_server_port(const struct nd_http_server *server);            /* -1 on a unix socket */
 const char *nd_http_server_address(const struct nd_http_server *server); /* path or IP address */
 int nd_http_server_connections(const struct nd_http_server *server);

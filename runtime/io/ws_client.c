@@ -9,6 +9,7 @@
 #include "base/list.h"
 #include "base/mem.h"
 #include "io/http_parse.h"
+#include "io/tls.h"
 
 enum {
     HEAD_MOST = 16 * 1024, /* bytes of the answer's head */
@@ -48,8 +49,10 @@ struct nd_ws_client {
     bool upgrade, connection;
     size_t head; /* bytes of it so far */
     char key[ND_WS_KEY + 1], accept[ND_WS_ACCEPT + 1], accepted[ND_WS_ACCEPT + 1];
-    struct nd_ws *ws; /* owned */
-    char read[16 * 1024];
+    struct nd_ws *ws;           /* owned */
+    struct ssl_ctx_st *context; /* owned; NULL: no TLS */
+    struct nd_tls *tls;         /* owned; from the connect on */
+    char read[16 * 1024], plain[16 * 1024];
 };
 
 struct write {
@@ -68,6 +71,8 @@ static void on_handle_closed(uv_handle_t *handle)
     if (--c->handles > 0)
         return;
     nd_ws_free(c->ws);
+    nd_tls_free(c->tls);
+    nd_tls_context_free(c->context);
     if (c->addresses)
         uv_freeaddrinfo(c->addresses);
     nd_buf_fini(&c->hello);
@@ -124,14 +129,11 @@ static void on_written(uv_write_t *req, int status)
         nd_ws_flushed(c->ws);
 }
 
-static void ws_send(void *io, const void *data, size_t length)
+static void send_bytes(struct nd_ws_client *c, const void *data, size_t length)
 {
-    struct nd_ws_client *c = io;
     struct write *w;
     uv_buf_t buf;
 
-    if (c->state != OPEN)
-        return;
     w = nd_alloc(sizeof *w + length);
     memcpy(w->data, data, length);
     w->req.data = c;
@@ -139,6 +141,32 @@ static void ws_send(void *io, const void *data, size_t length)
     if (uv_write(&w->req, &c->uv.stream, &buf, 1, on_written) < 0) {
         free(w);
         close_all(c);
+    }
+}
+
+/* What the TLS session has to say. */
+static void send_tls(struct nd_ws_client *c)
+{
+    size_t length;
+    const char *data = nd_tls_output(c->tls, &length);
+
+    if (length && c->state != CLOSED)
+        send_bytes(c, data, length);
+    nd_tls_sent(c->tls);
+}
+
+static void ws_send(void *io, const void *data, size_t length)
+{
+    struct nd_ws_client *c = io;
+
+    if (c->state != OPEN)
+        return;
+    if (!c->tls) {
+        send_bytes(c, data, length);
+    } else if (nd_tls_write(c->tls, data, length) < 0) {
+        close_all(c);
+    } else {
+        send_tls(c);
     }
 }
 
@@ -175,6 +203,12 @@ static void ws_finish(void *io)
 
     if (c->state != OPEN)
         return;
+    if (c->tls) {
+        nd_tls_end(c->tls);
+        send_tls(c);
+        if (c->state != OPEN)
+            return;
+    }
     c->state = FINISHING;
     c->shutdown.data = c;
     uv_timer_start(&c->timer, on_linger_end, LINGER_MS, 0);
@@ -336,6 +370,47 @@ static void on_end_of_stream(struct nd_ws_client *c, int status)
     }
 }
 
+static void take(struct nd_ws_client *c, const char *data, size_t length)
+{
+    if (c->state == OPEN)
+        nd_ws_feed(c->ws, data, length);
+    else if (c->state == SHAKING)
+        shake(c, data, length);
+}
+
+/* The request goes out once the handshake of TLS is done. */
+static void say_hello(struct nd_ws_client *c)
+{
+    if (!c->hello.length || !nd_tls_ready(c->tls))
+        return;
+    nd_tls_write(c->tls, c->hello.data, c->hello.length);
+    nd_buf_clear(&c->hello);
+}
+
+static void take_tls(struct nd_ws_client *c, const char *data, size_t length)
+{
+    struct nd_err err = {0};
+    int n = ND_TLS_MORE;
+
+    nd_tls_feed(c->tls, data, length);
+    while (c->state < FINISHING && (n = nd_tls_read(c->tls, c->plain, sizeof c->plain, &err)) > 0)
+        take(c, c->plain, (size_t)n);
+    nd_tls_feed(c->tls, NULL, 0);
+    if (c->state == CLOSED)
+        return;
+    say_hello(c);
+    send_tls(c);
+    if (n == ND_TLS_END) {
+        on_end_of_stream(c, UV_EOF);
+    } else if (n == ND_TLS_FAILED && c->events) {
+        nd_err_set(&c->err, "ws_tls", err.hint, "can't open a WebSocket to %s: %s", c->host,
+                   err.message);
+        fail(c, 0);
+    } else if (n == ND_TLS_FAILED) {
+        on_end_of_stream(c, UV_ECONNRESET);
+    }
+}
+
 static void on_read(uv_stream_t *stream, ssize_t length, const uv_buf_t *buf)
 {
     struct nd_ws_client *c = stream->data;
@@ -344,10 +419,10 @@ static void on_read(uv_stream_t *stream, ssize_t length, const uv_buf_t *buf)
         return;
     if (length < 0)
         on_end_of_stream(c, (int)length);
-    else if (c->state == OPEN)
-        nd_ws_feed(c->ws, buf->base, (size_t)length);
-    else if (c->state == SHAKING)
-        shake(c, buf->base, (size_t)length);
+    else if (c->tls)
+        take_tls(c, buf->base, (size_t)length);
+    else
+        take(c, buf->base, (size_t)length);
 }
 
 static void read_switch(struct nd_ws_client *c, bool on)
@@ -403,6 +478,12 @@ static void on_connected(uv_connect_t *req, int status)
         return;
     }
     c->state = SHAKING;
+    if (c->context) {
+        c->tls = nd_tls_connect(c->context, c->host);
+        read_switch(c, true);
+        take_tls(c, NULL, 0);
+        return;
+    }
     buf = uv_buf_init(c->hello.data, (unsigned)c->hello.length);
     c->hello_write.data = c;
     if (uv_write(&c->hello_write, &c->uv.stream, &buf, 1, on_hello_written) < 0)
@@ -509,6 +590,7 @@ struct nd_ws_client *nd_ws_client_open(struct nd_loop *loop, const struct nd_ws_
     c->unix_path = where->unix_path ? nd_strdup(where->unix_path) : NULL;
     c->host = where->host ? nd_strdup(where->host) : NULL;
     c->port = where->port;
+    c->context = where->tls;
     nd_ws_key_new(c->key);
     nd_ws_accept(c->key, c->accept);
     add_hello(c, where);

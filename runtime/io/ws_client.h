@@ -4,9 +4,9 @@
  * Resolves, connects (each address in turn), shakes hands, and hands over an nd_ws in the client's
  * role; the connection then lives until it is closed, as the server's do. A server that answers the
  * handshake with another status than 101 is `ws_refused`, and its answer's body is passed on, since
- * it usually says why. No TLS, no proxies, no redirects.
+ * it usually says why. No proxies, no redirects.
  *
- * Errors: ws_dns, ws_connect, ws_timeout, ws_protocol, ws_refused, cancelled.
+ * Errors: ws_dns, ws_connect, ws_tls, ws_timeout, ws_protocol, ws_refused, cancelled.
  */
 #ifndef ND_IO_WS_CLIENT_H
 #define ND_IO_WS_CLIENT_H
@@ -25,7 +25,8 @@ struct nd_ws_where {
     const char *target;                 /* "/ws/logs?app=a" */
     const struct nd_http_field *fields; /* more fields of the handshake */
     int count;
-    int timeout_ms; /* for all up to the end of the handshake */
+    int timeout_ms;         /* for all up to the end of the handshake */
+    struct ssl_ctx_st *tls; /* taken; NULL: none (nd_tls_client) */
 };
 
 struct nd_ws_client_events { /* exactly one of the two is called, once, never from within open */

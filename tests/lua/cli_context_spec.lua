@@ -47,6 +47,17 @@ describe("ndctl", function()
     return request.headers.authorization, request
   end
 
+  it("keeps whom to trust with a host, and trusts no other host by it", function()
+    local pin = "sha256//" .. ("A"):rep(43) .. "="
+    ok({ "context", "add", "box", "--host", "https://box:8371", "--pin", pin, "--ca", "ca.pem",
+      "--client-cert", "/c.pem", "--client-key", "/c.key", "--use" }, { PWD = home })
+    local function shown(...) return json.decode(ok { "context", "show", "--json", ... }) end
+    assert.same({ pin, home .. "/ca.pem", "/c.pem" }, { shown("box").pin, shown().ca, shown().cert })
+    assert.same({}, { shown("--host", "https://other:1").pin, shown("--host", "https://other:1").ca })
+    assert.same({ ca = "/other.pem" }, { ca = shown("--ca", "/other.pem").ca, pin = shown("--ca", "/other.pem").pin })
+    assert.equal(2, ndctl({ "context", "add", "half", "--host", "https://box:1", "--client-cert", "/c.pem" }).status)
+  end)
+
   it("keeps contexts, for their owner only, and shows no token", function()
     assert.equal("[]\n", ok { "context", "list", "--json" })
     ok { "context", "add", "box", "--host", "unix:///nowhere", "--token", "nd_hidden", "--env", "staging" }

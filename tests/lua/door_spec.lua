@@ -28,6 +28,16 @@ describe("the door", function()
     end
   end)
 
+  it("is opened over TLS by any name, which the certificate has to hold, and to pages of that origin", function()
+    local function opens_tls(headers) return (pcall(door.check, { headers = headers, tls = true })) end
+    assert.is_true(opens_tls { host = "box.example:8371" })
+    assert.is_true(opens_tls { host = "box.example:8371", origin = "https://box.example:8371" })
+    for _, origin in ipairs { "http://box.example:8371", "https://evil.example", "null", "https://box.example" } do
+      assert.is_false(opens_tls { host = "box.example:8371", origin = origin }, origin)
+    end
+    assert.is_false(opens_tls { host = "box.example:8371", ["sec-fetch-site"] = "cross-site" })
+  end)
+
   it("is shut to pages of other origins", function()
     for _, origin in ipairs { "http://evil.example", "https://127.0.0.1:8371", "http://127.0.0.1",
       "http://127.0.0.1:3000", "http://localhost:8371", "null", "", "http://127.0.0.1:8371/",

@@ -4,7 +4,8 @@
 --   door.check(request)      raises forbidden for what a page of somewhere else sent, or might have
 --
 -- Host     names this machine by its address or as localhost. A page whose own name was made to resolve to
---          127.0.0.1 (DNS rebinding) is told by its name; an address can't be made to mean another one.
+--          127.0.0.1 (DNS rebinding) is told by its name; an address can't be made to mean another one. Over
+--          TLS such a page fails at the certificate already, and this host may be called by its own name.
 -- Origin   which browsers send with every WebSocket handshake, every POST and every request across origins,
 --          is the daemon's own, or absent (Fetch Standard, 3.1).
 -- Sec-Fetch-Site   which they send with everything else too (images, scripts, forms, links), says that the
@@ -36,7 +37,7 @@ function M.check(request)
   local headers = request.headers
   local host, origin, site = headers.host or "", headers.origin, headers["sec-fetch-site"]
   local name = name_of(host)
-  if host ~= "" and not (name and (name == "localhost" or is_ipv4(name) or is_ipv6(name))) then
+  if not request.tls and host ~= "" and not (name and (name == "localhost" or is_ipv4(name) or is_ipv6(name))) then
     refuse(("the host name %q is not this daemon's"):format((host:gsub(":%d+$", ""))),
       "address it as 127.0.0.1 or localhost")
   end
