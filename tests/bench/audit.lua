@@ -11,6 +11,8 @@ local task = require "task"
 local Store = require "nd.store"
 local api = require "nd.api"
 
+local WINDOW = 10 -- seconds
+
 local dir, audited = os.getenv "DIR", os.getenv "AUDITED" == "true"
 
 it("answers", function()
@@ -45,9 +47,13 @@ it("answers", function()
   -- The first and the last second are not whole ones.
   table.remove(seconds, 1)
   for _ = 1, 2 do seconds[#seconds] = nil end
-  table.sort(seconds)
-  print(("\ncommits %d least %d rows %d"):format(d.store.counts.commits - commits, seconds[1] or 0,
-    d.audit and d.audit.log.seq or 0))
+  local width, least = math.min(WINDOW, #seconds), math.huge
+  for i = width, #seconds do
+    local sum = 0
+    for k = i - width + 1, i do sum = sum + seconds[k] end
+    least = math.min(least, sum // math.max(1, width))
+  end
+  print(("\ncommits %d least %d"):format(d.store.counts.commits - commits, least < math.huge and least or 0))
   if d.audit then
     print("whole " .. tostring(d.audit.log:verify().ok))
     d.audit:close()
