@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/mem.h"
+
 static void must(bool worked)
 {
     if (worked)
@@ -14,10 +16,7 @@ static void must(bool worked)
 
 static EVP_PKEY *key_of(const uint8_t seed[ND_SIGN_KEY])
 {
-    EVP_PKEY *key = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, seed, ND_SIGN_KEY);
-
-    must(key);
-    return key;
+    return nd_checked(EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, seed, ND_SIGN_KEY));
 }
 
 void nd_sign_public(const uint8_t seed[ND_SIGN_KEY], uint8_t public_key[ND_SIGN_KEY])
@@ -33,10 +32,10 @@ void nd_sign(const uint8_t seed[ND_SIGN_KEY], const void *text, size_t length,
              uint8_t signature[ND_SIGNATURE])
 {
     EVP_PKEY *key = key_of(seed);
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    EVP_MD_CTX *ctx = nd_checked(EVP_MD_CTX_new());
     size_t written = ND_SIGNATURE;
 
-    must(ctx && EVP_DigestSignInit(ctx, NULL, NULL, NULL, key) == 1 &&
+    must(EVP_DigestSignInit(ctx, NULL, NULL, NULL, key) == 1 &&
          EVP_DigestSign(ctx, signature, &written, text, length) == 1 && written == ND_SIGNATURE);
     EVP_MD_CTX_free(ctx);
     EVP_PKEY_free(key);
@@ -45,11 +44,13 @@ void nd_sign(const uint8_t seed[ND_SIGN_KEY], const void *text, size_t length,
 bool nd_sign_check(const uint8_t public_key[ND_SIGN_KEY], const void *text, size_t length,
                    const uint8_t signature[ND_SIGNATURE])
 {
-    EVP_PKEY *key = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, public_key, ND_SIGN_KEY);
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    bool good = key && ctx && EVP_DigestVerifyInit(ctx, NULL, NULL, NULL, key) == 1 &&
-                EVP_DigestVerify(ctx, signature, ND_SIGNATURE, text, length) == 1;
+    EVP_PKEY *key =
+        nd_checked(EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, public_key, ND_SIGN_KEY));
+    EVP_MD_CTX *ctx = nd_checked(EVP_MD_CTX_new());
+    bool good;
 
+    must(EVP_DigestVerifyInit(ctx, NULL, NULL, NULL, key) == 1);
+    good = EVP_DigestVerify(ctx, signature, ND_SIGNATURE, text, length) == 1;
     EVP_MD_CTX_free(ctx);
     EVP_PKEY_free(key);
     return good;
