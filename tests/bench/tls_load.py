@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Requests over TLS to one host at a steady rate, counted one by one.
 
-    tls_load.py PORT HOST CA_FILE RATE     until SIGTERM; then one line of JSON:
+    tls_load.py PORT HOST CA_FILE RATE     until SIGTERM; prints "{}" when all clients are under way, and at
+                                           the end a line of JSON:
       ok         answered with 200
       failed     everything else: refused, reset, cut off, a certificate that isn't trusted
       closed     kept connections that the server closed between two requests (no request was lost)
@@ -103,7 +104,11 @@ class Load:
 
     async def run(self):
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.end)
-        await asyncio.gather(*(self.client(n) for n in range(CLIENTS)))
+        clients = asyncio.gather(*(self.client(n) for n in range(CLIENTS)))
+        while self.counts["ok"] < 2 * CLIENTS and not self.ended:
+            await asyncio.sleep(0.01)
+        print("{}", flush=True)
+        await clients
         print(json.dumps({**self.counts, "serials": len(self.serials), "errors": self.errors}))
 
     def end(self):
