@@ -256,8 +256,9 @@ function Store:write(statements, posted)
       return table.move(results, #results - #statements + 1, #results, 1, {})
     end
     counts.failures = counts.failures + 1
-    if #posted > 0 then
+    if #posted > 0 then -- of several that fail together each comes back by itself
       self.pending = table.move(self.pending, 1, #self.pending, #posted + 1, posted)
+      table.sort(self.pending, function(a, b) return a.posted < b.posted end)
       self:flush_later()
     end
     error(results, 0)
@@ -267,6 +268,7 @@ end
 
 function Store:post(statements)
   self.posts = self.posts + 1
+  for i, statement in ipairs(statements) do statement.posted = self.posts + i / 1e6 end
   table.move(statements, 1, #statements, #self.pending + 1, self.pending)
   self:flush_later()
 end

@@ -107,6 +107,30 @@ describe("the store", function()
     for _, step in ipairs(plan) do assert.not_matches("SCAN", step.detail) end
   end)
 
+  it("writes in the order it was posted what a full disk has refused, also where two transactions were", function()
+    local real, refusals = store.db, 2
+    store.db = setmetatable({}, { __index = function(_, name)
+      if name ~= "write" or refusals == 0 then
+        return function(_, ...) return real[name](real, ...) end
+      end
+      refusals = refusals - 1
+      return function()
+        task.sleep(1)
+        error(task.error { code = "db_full", message = "no space" }, 0)
+      end
+    end })
+    store:post { { "INSERT INTO meta (key, value) VALUES ('step', 'begun')" } }
+    local first = task.spawn("first", function() pcall(store.commit, store, {}) end)
+    task.yield()
+    store:post { { "UPDATE meta SET value = 'ended' WHERE key = 'step'" } }
+    pcall(store.commit, store, {})
+    first:wait()
+    assert.equal(0, refusals)
+    store:commit {}
+    store.db = real
+    assert.equal("ended", store:get("SELECT value FROM meta WHERE key = 'step'").value)
+  end)
+
   it("shows after an empty commit what was posted before it, at whatever moment it comes", function()
     for turns = 0, 5 do
       store:post { store:set_meta("turns", tostring(turns)) }
