@@ -112,7 +112,7 @@ local function debug_tar(ctx)
 end
 
 local function debug_jwt(ctx)
-  local jwt, o = require "ndctl.lib.jwt", ctx.options
+  local jwt, o = require "nd.jwt", ctx.options
   local token = judge(jwt.decode, (read_all():gsub("%s+$", "")))
   local now = (o.at and text.parse_time(o.at) or require("clock").now()) // 1000
   if o.key_file then
