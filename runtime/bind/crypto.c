@@ -1,5 +1,5 @@
 /*
- * crypto.c - require "crypto". Bytes are Lua strings; nothing here waits.
+ * crypto.c - require "crypto". Bytes are Lua strings; nothing here waits but scrypt.
  *
  *   random(n) -> bytes                sha256(s) -> hex         hmac(key, s) -> hex (HMAC-SHA256)
  *   equal(a, b) -> boolean, in constant time                   uuid() -> version 7, lower case
@@ -11,11 +11,16 @@
  *       secrets (bind/secret.c)
  *   sign_public(seed) -> key     sign(seed, text) -> 64 bytes     signed(key, text, signature) ->
  *       boolean: Ed25519, seeds and keys of 32 bytes (engine/sign.h)
+ *   scrypt(password, salt, log_n, r, p) -> 32 bytes     waits; raises bad_scrypt (engine/crypto.h)
  */
 #include "engine/crypto.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #include "base/mem.h"
 #include "bind/bind.h"
+#include "bind/job_op.h"
 #include "bind/secret.h"
 #include "engine/seal.h"
 #include "engine/sign.h"
@@ -253,6 +258,66 @@ static int crypto_unseal_secret(lua_State *L)
     return 1;
 }
 
+/* ---- scrypt ---- */
+
+struct scrypt_op {
+    struct nd_job_op job;
+    struct nd_scrypt cost;
+    char *password, *salt; /* owned; the password is zeroed */
+    size_t password_length, salt_length;
+    uint8_t out[ND_SCRYPT_SIZE];
+};
+
+static void scrypt_work(void *arg)
+{
+    struct scrypt_op *op = arg;
+    struct nd_crypto_bytes password = {op->password, op->password_length};
+    struct nd_crypto_bytes salt = {op->salt, op->salt_length};
+
+    nd_crypto_scrypt(op->cost, password, salt, op->out, &op->job.op.err);
+}
+
+static int scrypt_push(lua_State *L, void *arg)
+{
+    struct scrypt_op *op = arg;
+
+    lua_pushlstring(L, (const char *)op->out, sizeof op->out);
+    return 1;
+}
+
+static void scrypt_fini(void *arg)
+{
+    struct scrypt_op *op = arg;
+
+    if (op->password)
+        nd_zero(op->password, op->password_length);
+    nd_zero(op->out, sizeof op->out);
+    free(op->password);
+    free(op->salt);
+}
+
+static const struct nd_op_type scrypt_type = {"crypto.scrypt", sizeof(struct scrypt_op),
+                                              scrypt_push, nd_job_op_cancel, scrypt_fini};
+
+static int crypto_scrypt(lua_State *L)
+{
+    size_t password_length, salt_length;
+    const char *password = luaL_checklstring(L, 1, &password_length);
+    const char *salt = luaL_checklstring(L, 2, &salt_length);
+    struct nd_scrypt cost = {(int)luaL_checkinteger(L, 3), (int)luaL_checkinteger(L, 4),
+                             (int)luaL_checkinteger(L, 5)};
+    struct scrypt_op *op = nd_op_new(L, &scrypt_type);
+
+    op->cost = cost;
+    op->password = nd_alloc(password_length + 1);
+    memcpy(op->password, password, password_length);
+    op->password_length = password_length;
+    op->salt = nd_alloc(salt_length + 1);
+    memcpy(op->salt, salt, salt_length);
+    op->salt_length = salt_length;
+    return nd_job_op_run(L, op, scrypt_work);
+}
+
 static const luaL_Reg functions[] = {{"random", crypto_random},
                                      {"sha256", crypto_sha256},
                                      {"hmac", crypto_hmac},
@@ -270,6 +335,7 @@ static const luaL_Reg functions[] = {{"random", crypto_random},
                                      {"sign_public", crypto_sign_public},
                                      {"sign", crypto_sign},
                                      {"signed", crypto_signed},
+                                     {"scrypt", crypto_scrypt},
                                      {NULL, NULL}};
 
 int nd_open_crypto(lua_State *L)

@@ -11,6 +11,8 @@
 
 #include "base/clock.h"
 
+enum { SCRYPT_MOST = 1 << 30 };
+
 static const char hex_digits[] = "0123456789abcdef";
 static const char *const alphabets[] = {
     [ND_BASE64] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
@@ -56,6 +58,22 @@ void nd_crypto_hmac(const void *key, size_t key_length, const void *data, size_t
         HMAC(EVP_sha256(), key ? key : "", (int)key_length, data, length, out, &written) &&
             written == ND_SHA256_SIZE,
         "HMAC-SHA-256");
+}
+
+int nd_crypto_scrypt(struct nd_scrypt cost, struct nd_crypto_bytes password,
+                     struct nd_crypto_bytes salt, uint8_t out[ND_SCRYPT_SIZE], struct nd_err *err)
+{
+    bool fits = cost.log_n > 0 && cost.log_n <= 20 && cost.r > 0 && cost.r <= 32 && cost.p > 0 &&
+                cost.p <= 16;
+
+    /* OpenSSL takes a NULL password for "none given", which is another thing than an empty one. */
+    if (fits && EVP_PBE_scrypt(password.data ? password.data : "", password.length, salt.data,
+                               salt.length, UINT64_C(1) << cost.log_n, (uint64_t)cost.r,
+                               (uint64_t)cost.p, SCRYPT_MOST, out, ND_SCRYPT_SIZE) == 1)
+        return 0;
+    nd_err_set(err, "bad_scrypt", NULL, "scrypt with ln=%d, r=%d, p=%d can't be done", cost.log_n,
+               cost.r, cost.p);
+    return -1;
 }
 
 bool nd_crypto_equal(const void *a, size_t a_length, const void *b, size_t b_length)
