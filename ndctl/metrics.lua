@@ -56,8 +56,9 @@ end
 
 -- The exposition is a text without an envelope.
 local function show_prometheus(c)
-  local answer = c:request("GET", "/metrics", { query = { format = "prometheus" } })
-  if answer.status ~= 200 then return c:call("GET", "/metrics") end -- raises what it says
+  local options = { query = { format = "prometheus" } }
+  local answer = c:request("GET", "/metrics", options)
+  if answer.status ~= 200 then c:call("GET", "/metrics", options) end -- raises what it says
   io.stdout:write(answer.body)
 end
 
