@@ -171,7 +171,7 @@ return {
         { "before", type = "int", value = "SEQ", doc = "rows before that one: the next page" },
         { "limit", short = "n", type = "int", least = 1, value = "N", doc = "so many at most: 100" },
       },
-      permission = "admin", json = "AuditEntry[]",
+      permission = "audit", json = "AuditEntry[]",
       examples = {
         { "ndctl audit list" },
         { "ndctl audit list --outcome refused --since 24h", "who was turned away" },
@@ -188,7 +188,7 @@ return {
         { "since-export", value = "FILE", complete = "files",
           doc = "also whether the daemon's log continues that export" },
       },
-      permission = "admin", json = verdict,
+      permission = "audit", json = verdict,
       examples = {
         { "ndctl audit verify" },
         { "ndctl audit verify --file audit.jsonl --key audit.pub", "what was exported, without a daemon" },
@@ -203,7 +203,7 @@ return {
         { "since", value = "TIME", doc = "from then on; otherwise all of it" },
         { "output", short = "o", value = "FILE", complete = "files", doc = "to this file; otherwise to stdout" },
       },
-      permission = "admin", json = false,
+      permission = "audit", json = false,
       examples = {
         { "ndctl audit export -o audit.jsonl" },
         { "ndctl audit export --since 24h" },

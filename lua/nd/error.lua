@@ -15,20 +15,21 @@ local codes = {
   [403] = "forbidden capability policy",
   [404] = "not_found app_not_found run_not_found recipe_not_found image_not_found release_not_found "
     .. "token_not_found docker_not_found job_not_found process_not_found instance_not_found "
-    .. "registry_not_found route_not_found secret_not_found cert_not_found",
+    .. "registry_not_found route_not_found secret_not_found cert_not_found role_not_found person_not_found",
   [405] = "method_not_allowed",
   [406] = "not_acceptable",
   [409] = "run_conflict host_taken past_pivot run_ended exists nothing_to_roll_back app_not_live "
     .. "release_live release_unhealthy image_gone "
     .. "volume_in_use docker_conflict job_ended job_of_run port_taken idempotency_conflict not_waiting not_begun "
-    .. "upgrade_refused secret_in_use secret_gone not_revealable cert_own",
+    .. "upgrade_refused secret_in_use secret_gone not_revealable cert_own role_in_use",
   [413] = "too_large",
   [422] = "unhealthy deadline recipe_failed recipe_error start_failed cancelled stuck worker_died "
     .. "recipe_memory recipe_stack too_many_effects too_much_log sandbox_killed engine_missing release_failed "
     .. "journal_damaged release_damaged canary_failed age_wrong_recipient age_truncated age_tampered age_unsupported",
+  [429] = "too_many_guesses",
   [502] = "cert_failed docker_unreachable docker_error docker_refused docker_protocol docker_version proxy_down "
     .. "proxy_refused pull_failed registry_denied registry_unreachable netfilter_failed",
-  [503] = "shutting_down",
+  [503] = "shutting_down busy",
   [504] = "timeout docker_timeout recipe_timeout recipe_cpu",
   [507] = "db_full secrets_full",
 }

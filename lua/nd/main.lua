@@ -87,8 +87,8 @@ local function build(o, programs)
     recipes = "recipe", runs = "runs", queue = "queue", health = "health", drain = "drain",
     guard = "guard", watch = "watch", jobs = "jobs", schedule = "schedule", scale = "scale",
     shift = "shift", gate = "gate", exec = "exec", registries = "registry", seal = "seal", logs = "logs",
-    images = "images", upgrade = "upgrade", gc = "gc", audit = "audit", secrets = "secrets",
-    redaction = "redaction", certs = "certs",
+    images = "images", upgrade = "upgrade", gc = "gc", people = "people", guesses = "guesses", audit = "audit",
+    secrets = "secrets", redaction = "redaction", certs = "certs",
   } do
     d[name] = require("nd.service." .. module).new(d)
   end

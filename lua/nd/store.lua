@@ -27,7 +27,7 @@ local task = require "task"
 local err = require "nd.error"
 local sums = require "nd.store_sums"
 
-local LATEST = 19       -- the newest lua/nd/migrations/NNN.sql
+local LATEST = 20       -- the newest lua/nd/migrations/NNN.sql
 local KEEP_EVENTS = 50000
 local FLUSH_MS = 5       -- for what is posted to ride with somebody's commit; an answer with the next intent
 

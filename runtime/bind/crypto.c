@@ -1,16 +1,14 @@
 /*
  * crypto.c - require "crypto". Bytes are Lua strings; nothing here waits but scrypt.
  *
- *   random(n) -> bytes                sha256(s) -> hex         hmac(key, s) -> hex (HMAC-SHA256)
- *   equal(a, b) -> boolean, in constant time                   uuid() -> version 7, lower case
- *   hex(s) unhex(text)   base64(s) unbase64(text)   base64url(s) unbase64url(text) (no padding)
- *       the decoders return nil for what isn't well-formed
- *   seal(key, purpose, plain) -> bytes    unseal(key, purpose, seal) -> plain | nil
- *   unseal_secret(key, purpose, seal) -> secret | nil
- *       authenticated encryption under a key of 32 bytes (engine/seal.h); key and plain may be
- *       secrets (bind/secret.c)
- *   sign_public(seed) -> key     sign(seed, text) -> 64 bytes     signed(key, text, signature) ->
- *       boolean: Ed25519, seeds and keys of 32 bytes (engine/sign.h)
+ *   random(n) -> bytes                sha256(s) -> hex         hmac(key, s) -> hex (HMAC-SHA256;
+ * the key may be a secret) equal(a, b) -> boolean, in constant time                   uuid() ->
+ * version 7, lower case hex(s) unhex(text)   base64(s) unbase64(text)   base64url(s)
+ * unbase64url(text) (no padding) the decoders return nil for what isn't well-formed seal(key,
+ * purpose, plain) -> bytes    unseal(key, purpose, seal) -> plain | nil unseal_secret(key, purpose,
+ * seal) -> secret | nil authenticated encryption under a key of 32 bytes (engine/seal.h); key and
+ * plain may be secrets (bind/secret.c) sign_public(seed) -> key     sign(seed, text) -> 64 bytes
+ * signed(key, text, signature) -> boolean: Ed25519, seeds and keys of 32 bytes (engine/sign.h)
  *   scrypt(password, salt, log_n, r, p) -> 32 bytes     waits; raises bad_scrypt (engine/crypto.h)
  */
 #include "engine/crypto.h"
@@ -64,8 +62,9 @@ static int crypto_sha256(lua_State *L)
 static int crypto_hmac(lua_State *L)
 {
     uint8_t digest[ND_SHA256_SIZE];
-    size_t key_length, length;
-    const char *key = luaL_checklstring(L, 1, &key_length);
+    const struct nd_secret *secret = nd_test_secret(L, 1);
+    size_t key_length = secret ? secret->length : 0, length;
+    const char *key = secret ? (const char *)secret->data : luaL_checklstring(L, 1, &key_length);
     const char *data = luaL_checklstring(L, 2, &length);
 
     nd_crypto_hmac(key, key_length, data, length, digest);

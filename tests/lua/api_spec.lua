@@ -19,6 +19,9 @@ describe("the API", function()
     d = { store = store, options = {}, version = "0.0.1", metrics = { requests = { add = function() end } } }
     d.apps = Apps.new(d)
     d.releases = require("nd.service.release").new(d)
+    d.guesses = require("nd.service.guesses").new(d)
+    d.seal = require("nd.service.seal").new { options = { state_dir = dir } }
+    d.people = require("nd.service.people").new(d)
     handler = api.handler(d)
   end)
 

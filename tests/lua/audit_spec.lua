@@ -21,7 +21,9 @@ describe("the audit log", function()
   local function open()
     d = { options = { state_dir = dir }, version = "0.0.1", metrics = { requests = { add = function() end } } }
     d.store = Store.open(dir, "a machine")
-    d.apps = require("nd.service.app").new(d)
+    for name, module in pairs { apps = "app", seal = "seal", guesses = "guesses", people = "people" } do
+      d[name] = require("nd.service." .. module).new(d)
+    end
     d.audit = Audit.new(d)
     d.audit:open()
     handler = api.handler(d)
@@ -72,7 +74,7 @@ describe("the audit log", function()
     assert.same({ "asked", "done" }, { list[1].outcome, list[2].outcome })
     for _, row in ipairs(list) do
       assert.equal("createToken", row.operation)
-      assert.equal("admin", row.permission)
+      assert.equal("people", row.permission)
       assert.same({ "unix", "uid 0", "pid 42", "ci" }, { row.kind, row.who, row.origin, row.object })
       assert.equal(answer.headers["x-request-id"], row.request)
       assert.is_true(clock.now() - row.time < 60000)

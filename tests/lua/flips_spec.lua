@@ -86,7 +86,7 @@ local function fixture()
     waits = true
     task.sleep(LONG)
   end
-  d.runs:start { app = shop, recipe = "bluegreen", params = { app = "shop", image = "img" }, owner = "me" }
+  d.runs:start { app = shop, recipe = "bluegreen", params = { app = "shop", image = "img" }, owner = "uid 0" }
   spec.until_true(function() return waits end)
   d.store:commit {}
   d.store.db:backup(w.dir .. "/base.db")

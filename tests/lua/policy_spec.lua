@@ -2,12 +2,13 @@
 -- asked of Docker. What an admin gives reaches Docker under its own names.
 
 local config = require "nd.service.app_config"
+local permission = require "nd.permission"
 local policy = require "nd.service.policy"
 
 -- -> code of the error that a deployer gets; nil where he may
 local function refused(request, role)
   local ok, e = pcall(function()
-    policy.check(role or "deployer", "shop", config.merge({}, request))
+    policy.check({ permission.roles[role or "deployer"] or {} }, "shop", config.merge({}, request))
   end)
   return not ok and (e.code or error(e)) or nil
 end
@@ -120,7 +121,8 @@ describe("a container's policy", function()
   it("looks at what Docker has under a volume's name", function()
     local volumes, asked = {}, 0
     local d = {
-      store = { get = function(_, _, name) return name == "ci" and { role = "deployer" } or nil end },
+      store = { get = function(_, _, name) return name == "ci" and { role = "deployer" } or nil end,
+        memo = function(_, _, _, make, ...) return make(...) end },
       docker = { call = function(_, _, path)
         asked = asked + 1
         local found = volumes[path:match "[^/]+$"]

@@ -92,7 +92,7 @@ describe("when two meet:", function()
       d.store:commit {
         { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('h', 'b', '{}', 1)" },
         { [[INSERT INTO run (id, app, recipe, bundle, params, seed, state, owner, started_at)
-          VALUES ('r2', ?, 'b', 'h', '{}', 1, 'running', 'me', 1)]], app.id } }
+          VALUES ('r2', ?, 'b', 'h', '{}', 1, 'running', 'uid 0', 1)]], app.id } }
     end)
     d.runs.conflict = function() error(task.error { code = "run_conflict", message = "r2" }, 0) end
     local ok, e = pcall(d.apps.destroy, d.apps, app)
@@ -427,7 +427,7 @@ describe("when two meet:", function()
     d.store:commit {
       { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('h', 'b', '{}', 1)" },
       { [[INSERT INTO run (id, app, recipe, bundle, params, seed, state, owner, started_at)
-        VALUES ('r2', ?, 'b', 'h', '{}', 1, 'running', 'me', 1)]], app.id } }
+        VALUES ('r2', ?, 'b', 'h', '{}', 1, 'running', 'uid 0', 1)]], app.id } }
     d.releases:tidy(app, "r1")
     assert.equal(0, w:count "remove id-shop-2-1")
     d.releases:tidy(app, "r2")
@@ -473,7 +473,7 @@ describe("when two meet:", function()
     local statements = {
       { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('h', 'b', '{}', 1)" },
       { [[INSERT INTO run (id, app, recipe, bundle, params, seed, state, owner, started_at)
-        VALUES ('r2', ?, 'b', 'h', '{}', 1, 'running', 'me', 1)]], app.id } }
+        VALUES ('r2', ?, 'b', 'h', '{}', 1, 'running', 'uid 0', 1)]], app.id } }
     for n, e in ipairs(rows) do
       statements[#statements + 1] = { [[INSERT INTO effect (run, n, name, version, task, args, label, asked_at,
         answered, answered_at, ok, result, undo) VALUES ('r2', ?, ?, 1, '1', ?, 'start shop', 1, ?, 1, 1, ?, ?)]],
@@ -519,7 +519,7 @@ describe("when two meet:", function()
     d.store:commit {
       { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('h0', 'b', '{}', 1)" },
       { [[INSERT INTO run (id, app, recipe, bundle, params, seed, state, owner, started_at, reason)
-        VALUES ('r1', ?, 'b', 'h0', '{', 1, 'rolling_back', 'me', 1, '{"code": "unhealthy", "message": "sick"}')]],
+        VALUES ('r1', ?, 'b', 'h0', '{', 1, 'rolling_back', 'uid 0', 1, '{"code": "unhealthy", "message": "sick"}')]],
         app.id } }
     d.runs = require("nd.service.runs").new(d)
     d.runs:resume(d.runs:interrupted())
@@ -588,7 +588,7 @@ describe("when two meet:", function()
     d.store:commit {
       { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('h0', 'b', '{}', 1)" },
       { [[INSERT INTO run (id, app, recipe, bundle, params, seed, state, owner, started_at)
-        VALUES ('r1', ?, 'b', 'h0', '{}', 1, 'running', 'me', 1)]], app.id } }
+        VALUES ('r1', ?, 'b', 'h0', '{}', 1, 'running', 'uid 0', 1)]], app.id } }
     flip "UPDATE run SET params = '[]'"
     d.runs = require("nd.service.runs").new(d)
     d.runs:resume(d.runs:interrupted())
@@ -605,7 +605,7 @@ describe("when two meet:", function()
     d.store:commit {
       { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('h0', 'b', '{}', 1)" },
       { [[INSERT INTO run (id, app, recipe, bundle, params, seed, state, owner, started_at)
-        VALUES ('r1', ?, 'b', 'h0', '{}', 1, 'running', 'me', 1)]], app.id },
+        VALUES ('r1', ?, 'b', 'h0', '{}', 1, 'running', 'uid 0', 1)]], app.id },
       { [[INSERT INTO effect (run, n, name, version, task, args, label, asked_at, answered, answered_at, ok,
         result, undo) VALUES ('r1', 1, 'app.start', 1, '1', '[]', 'start shop', 1, 1, 1, 1, '{}',
         '{"effect": "app.remove", "args": [{"release": 2}]}')]] } }

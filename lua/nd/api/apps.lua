@@ -56,18 +56,18 @@ local function destroy(c)
 end
 
 return {
-  { method = "GET", path = "/apps", id = "listApps", permission = "read", query = filter,
+  { method = "GET", path = "/apps", id = "listApps", permission = "read", about = "query", query = filter,
     summary = "All apps.",
     doc = "By project, environment and name; or those of one project or environment. In pages of 100, unless "
       .. "`limit` says otherwise: see `after`.",
     payload = s.list(s.ref "AppStatus"), handler = list },
-  { method = "GET", path = "/apps/{app}", id = "showApp", permission = "read", query = key,
+  { method = "GET", path = "/apps/{app}", id = "showApp", permission = "read", about = "path", query = key,
     summary = "One app with its releases.", doc = "The newest release first, at most 50.",
     payload = s.ref "AppStatus", handler = show },
-  { method = "POST", path = "/apps/{app}/tags", id = "tagApp", permission = "deploy", query = key,
+  { method = "POST", path = "/apps/{app}/tags", id = "tagApp", permission = "deploy", about = "path", query = key,
     summary = "Adds tags to an app and removes others.", body = s.ref "TagRequest",
     payload = s.ref "AppStatus", fails = { 404 }, handler = tag },
-  { method = "DELETE", path = "/apps/{app}", id = "destroyApp", permission = "admin", query = key,
+  { method = "DELETE", path = "/apps/{app}", id = "destroyApp", permission = "admin", about = "path", query = key,
     summary = "Removes an app, its containers, network, address and host names. Volumes stay.",
     payload = s.object({ app_name = s.text }, { "app_name" }), fails = { 409, 502, 504, 507 },
     handler = destroy },

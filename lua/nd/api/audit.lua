@@ -66,7 +66,7 @@ end
 local since = s.doc(s.text, "From that time on: RFC 3339, UTC milliseconds, or how long ago (24h).")
 
 return {
-  { method = "GET", path = "/audit", id = "listAudit", permission = "admin",
+  { method = "GET", path = "/audit", id = "listAudit", permission = "audit", about = "host",
     summary = "Who did what, from where, on what, and what came of it; the newest first.",
     doc = "What was asked for and has its outcome is shown by that; `outcome=asked` shows the requests as they "
       .. "began. A page ends at `limit`; the next one begins `before` the last `seq`.",
@@ -80,14 +80,14 @@ return {
       before = { type = "integer", minimum = 1, description = "Rows with a smaller `seq`." },
       limit = { type = "integer", minimum = 1, maximum = MOST, description = "100 without it." } },
     payload = s.list(s.ref "AuditEntry"), handler = list },
-  { method = "GET", path = "/audit/verify", id = "verifyAudit", permission = "admin",
+  { method = "GET", path = "/audit/verify", id = "verifyAudit", permission = "audit", about = "host",
     summary = "Whether the audit log is what was written.",
     doc = "Every row is looked at: the chain, the signed checkpoints, the file of the newest row, and what the "
       .. "daemon itself remembers. With `seq` and `hash`, also whether that row, known from an earlier export, is "
       .. "still the same.",
     query = { seq = { type = "integer", minimum = 0 }, hash = s.text }, payload = s.ref "AuditVerdict",
     handler = verify },
-  { method = "GET", path = "/audit/export", id = "exportAudit", permission = "admin",
+  { method = "GET", path = "/audit/export", id = "exportAudit", permission = "audit", about = "host",
     summary = "The audit log as JSON lines: a signed first line, a row a line, a signed last line.",
     doc = "`ndctl audit verify --file` verifies it without a daemon.", query = { since = since },
     payload = s.any, also = { ["application/x-ndjson"] = s.text }, handler = export },

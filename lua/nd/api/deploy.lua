@@ -71,7 +71,7 @@ local function restart(c)
     return d.apps:status(app), "App started"
   end
   local spec = d.apps:pin_secrets(app, release_config.of(release))
-  policy.check(c.user.role, app.name, spec)
+  policy.check(c.user.rights, app.name, spec)
   local named = d.docker:image(release.image) -- its name may stand for another image by now
   local image = named and named.Id == release.image_id and release.image or release.image_id
   spec.prepared = true -- the release command has had its run
@@ -90,7 +90,8 @@ local app_or_plan = s.one_of(s.ref "AppStatus", s.ref "Plan")
 local starts = { 404, 409, 422, 502, 504, 507 } -- how a request that starts a run may fail
 
 return {
-  { method = "POST", path = "/deploy", id = "deploy", permission = "deploy", query = ask.query, header = ask.header,
+  { method = "POST", path = "/deploy", id = "deploy", permission = "deploy",
+    about = "body", query = ask.query, header = ask.header,
     summary = "Deploys an image by a strategy; with plan=true only says what it would do.",
     doc = "Makes the app where there is none yet. What isn't said stays as the live release has it, "
       .. "`env` aside, which is replaced as a whole. The answer comes at once with status `updating` and "
@@ -98,7 +99,7 @@ return {
       .. "then the app's status with the run's `error`. Until the switch the version before serves.",
     body = s.ref "DeployRequest", payload = app_or_plan, fails = starts,
     handler = deploy },
-  { method = "GET", path = "/status", id = "status", permission = "read",
+  { method = "GET", path = "/status", id = "status", permission = "read", about = "query",
     query = { app = s.doc(s.text, "The app's name."), project = shapes.key.project,
       environment = shapes.key.environment,
       tag = s.doc(s.text, "Only apps that have it; without `app`."),
@@ -107,29 +108,33 @@ return {
     doc = "A container that was killed behind the daemon's back shows within two seconds. All apps come in "
       .. "pages of 100, unless `limit` says otherwise: see `after`.",
     payload = s.one_of(s.ref "AppStatus", s.list(s.ref "AppStatus")), fails = { 404 }, handler = status },
-  { method = "POST", path = "/stop", id = "stop", permission = "deploy", body = s.ref "AppRequest",
+  { method = "POST", path = "/stop", id = "stop", permission = "deploy", about = "body", body = s.ref "AppRequest",
     summary = "Takes an app out of service: drain, SIGTERM, grace, SIGKILL.",
     doc = "Answers when the containers have stopped. The app stays stopped, through restarts too, until "
       .. "/restart or the next deploy.",
     payload = s.ref "AppStatus", fails = starts, handler = stop },
-  { method = "POST", path = "/restart", id = "restart", permission = "deploy", body = s.ref "AppRequest",
+  { method = "POST", path = "/restart", id = "restart", permission = "deploy",
+    about = "body", body = s.ref "AppRequest",
     summary = "Starts the live release anew, or a stopped app; nothing is dropped.",
     doc = "The same image and configuration again, by the app's strategy, with the newest versions of its "
       .. "secrets. Answers when it serves.",
     payload = s.ref "AppStatus", fails = starts, handler = restart },
-  { method = "POST", path = "/swap", id = "swap", permission = "deploy", query = ask.query, header = ask.header,
+  { method = "POST", path = "/swap", id = "swap", permission = "deploy",
+    about = "body", query = ask.query, header = ask.header,
     summary = "Blue-green to an image; without one, back to the kept release.",
     doc = "Swapping twice without an image ends where it began.",
     body = s.ref "SwapRequest", payload = app_or_plan, fails = starts,
     handler = swap },
-  { method = "POST", path = "/rollback", id = "rollback", permission = "deploy", query = ask.query, header = ask.header,
+  { method = "POST", path = "/rollback", id = "rollback", permission = "deploy",
+    about = "body", query = ask.query, header = ask.header,
     summary = "Back to the last good release, or to release `to`.",
     doc = "The release comes back as it was: its kept containers, else new ones from its image, which is pulled "
       .. "by digest if it has gone. The last good one is what the live release replaced when it first served, so "
       .. "each rollback goes further back. 409 where there is none, and for a release that was never healthy.",
     body = s.ref "RollbackRequest", payload = app_or_plan, fails = starts,
     handler = rollback },
-  { method = "POST", path = "/scale", id = "scale", permission = "deploy", query = ask.query, header = ask.header,
+  { method = "POST", path = "/scale", id = "scale", permission = "deploy",
+    about = "body", query = ask.query, header = ask.header,
     summary = "Changes how many instances of a process the live release has.",
     doc = "New ones get traffic once they are healthy; those that are too many drain first. The release stays "
       .. "the same.",

@@ -77,7 +77,7 @@ local function instance_of(c)
   local q = c.query
   local app = c.d.apps:get { app = q.app, project = q.project, environment = q.environment }
   local live = c.d.releases:live(app)
-  if live then policy.check(c.user.role, app.name, release_config.of(live)) end
+  if live then policy.check(c.user.rights, app.name, release_config.of(live)) end
   return c.d.exec:instance(app, q.process, q.index)
 end
 
@@ -99,7 +99,7 @@ local function exec(c)
 end
 
 return {
-  { method = "WS", path = "/ws/exec", id = "exec", permission = "deploy", needs = "app", audit = true,
+  { method = "WS", path = "/ws/exec", id = "exec", permission = "deploy", about = "query", needs = "app", audit = true,
     query = { app = s.doc(s.text, "The app's name."), project = shapes.key.project,
       environment = shapes.key.environment, process = s.doc(s.text, "Which of its processes; any, unless it is said."),
       index = { type = "integer", minimum = 1, description = "Which of its instances; the first that runs." } },

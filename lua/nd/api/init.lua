@@ -1,8 +1,9 @@
 -- The HTTP API: routes are rows, from which matching, permissions, checks of what comes in and
 -- /openapi.json all follow. A file per resource adds its rows.
 --
---   {method, path with {names}, id, summary, doc, permission = "none"|"read"|"deploy"|"secrets:read"|
---    "secrets:write"|"admin",
+--   {method, path with {names}, id, summary, doc,
+--    permission = one of lua/nd/permission.lua's, or "none" (anybody) or "self" (anybody who is known),
+--    about = where its app is named (about.lua), own = true: the signed-in may ask about what is their own,
 --    query = {name = schema}, header = {Name = schema}, needs = name of the query parameter that must be
 --    there, body = schema, payload = schema, status = {codes it answers when done; 200}, fails = {codes of
 --    its errors beyond the usual ones}, handler = function(c) -> payload, message, status}
@@ -11,15 +12,18 @@
 --   audited though it changes nothing, false: though it isn't a GET it is not. raw = true: the
 --   handler makes the whole answer. also = {media type = schema}: other forms; the handler that
 --   chooses one sets c.raw.
--- c: {d, route, path = {names}, query, body, user = {name, role}, request}. Handlers raise errors; the
+-- c: {d, route, path = {names}, query, body, user (who.lua), request, sees(app)}; query.seen: the apps that the
+-- user sees, where not all, as permission.where has them. Handlers raise errors; the
 -- envelope {success, message, payload} is made here. Every GET answers HEAD too, every path OPTIONS.
 
-local crypto = require "crypto"
 local json = require "json"
 local log = require "log"
+local about = require "nd.api.about"
 local door = require "nd.api.door"
 local err = require "nd.error"
+local permission = require "nd.permission"
 local schema = require "nd.api.schema"
+local who = require "nd.service.who"
 
 local M = { routes = {} }
 local none = {}
@@ -28,16 +32,9 @@ local patterned = {} -- the others
 
 require "nd.api.shapes"
 
-local may = {
-  admin = { none = true, read = true, deploy = true, ["secrets:read"] = true, ["secrets:write"] = true,
-    admin = true },
-  deployer = { none = true, read = true, deploy = true, ["secrets:read"] = true, ["secrets:write"] = true },
-  viewer = { none = true, read = true },
-}
-M.roles = may
-
 local function add(tag)
   for _, route in ipairs(require("nd.api." .. tag)) do
+    permission.check_route(route)
     M.routes[#M.routes + 1] = route
     local names = {}
     local pattern = route.path:gsub("[%-.]", "%%%0"):gsub("{(%w+)}", function(name)
@@ -56,12 +53,12 @@ local function add(tag)
   end
 end
 
-for _, tag in ipairs { "deploy", "apps", "runs", "jobs", "recipes", "host", "metrics", "tokens", "registries",
-  "secrets", "certs", "proxy", "exec", "streams", "logs", "audit", "openapi" } do
+for _, tag in ipairs { "deploy", "apps", "runs", "jobs", "recipes", "host", "metrics", "sessions", "people",
+  "tokens", "registries", "secrets", "certs", "proxy", "exec", "streams", "logs", "audit", "openapi" } do
   add(tag)
 end
 
--- ---- who is it ----
+-- ---- answers ----
 
 -- What every answer says; `server` comes with the daemon.
 local usual = { ["content-type"] = "application/json" }
@@ -79,26 +76,11 @@ local function failure(e, c)
   end
   local headers = with_usual(c.headers or {})
   if e.code == "unauthorized" then headers["www-authenticate"] = "Bearer" end
+  local retry = type(e.data) == "table" and e.data.retry_after
+  if retry then headers["retry-after"] = tostring(retry) end
   if e.code == "method_not_allowed" then headers.allow = e.data.allow end
   return { status = e.http or err.status(e.code), headers = headers, body = json.encode {
     success = false, message = e.message, code = e.code, hint = e.hint, payload = e.data } }
-end
-
-local function known(d, hash)
-  local row = d.store:get("SELECT * FROM token WHERE hash = ?", hash)
-  return row and row.role .. " " .. row.name
-end
-
-local function user_of(d, request)
-  if request.peer.kind == "unix" then
-    return { name = "uid " .. request.peer.uid, role = "admin" }
-  end
-  door.check(request)
-  local token = (request.headers.authorization or ""):match "^[Bb]earer +(%S+)$"
-  if not token then return nil end
-  local hash = crypto.sha256(token)
-  local role, name = (d.store:memo("token " .. hash, 0, known, d, hash) or ""):match "^(%S+) (.*)$"
-  return role and { name = name, role = role }
 end
 
 -- ---- dispatch ----
@@ -159,18 +141,6 @@ local function read_body(route, request)
   return body
 end
 
-local function authorize(route, user)
-  if route.permission == "none" then return end
-  if not user then
-    err.raise("unauthorized", "this needs a token", "`ndctl token create --name NAME` makes one; "
-      .. "send it as Authorization: Bearer TOKEN")
-  end
-  if not may[user.role][route.permission] then
-    err.raise("forbidden", ("the role %s may not do this; it needs the permission '%s'"):format(
-      user.role, route.permission), "ask an admin for another role")
-  end
-end
-
 local function query_of(route, request)
   local query = schema.query(route.query or none, request.query)
   if route.needs and not query[route.needs] then
@@ -188,7 +158,9 @@ end
 -- Fills in c as far as it comes. -> the answer
 local function handle(c)
   local d, request = c.d, c.request
-  c.user = user_of(d, request)
+  if request.peer.kind ~= "unix" then door.check(request) end
+  local user, why = who.of(d, request)
+  c.user = user
   local route, path = match(request)
   if not route then
     local methods = allowed(request)
@@ -196,11 +168,13 @@ local function handle(c)
     return { status = 204, headers = { allow = methods, server = usual.server } }
   end
   c.route, c.path = route, path
-  authorize(route, c.user)
+  about.ask(route, c.user, why)
   await_recovery(d, request)
   c.query, c.body = query_of(route, request), read_body(route, request)
+  about.check(route, c)
+  about.narrow(c)
   if d.audit then d.audit:asks(c) end
-  if request.websocket then return { upgrade = route.handler(c) } end
+  if request.websocket then return { upgrade = about.guarded(c, route.handler(c)) } end
   local payload, message, status = (route.list or route.handler)(c)
   c.payload = payload
   if route.raw or c.raw then return payload end
@@ -216,6 +190,7 @@ function M.handler(d)
     local c, e = { d = d, request = request }, nil
     local ok, answer = pcall(handle, c)
     if not ok then e = err.from(answer) end
+    if e and c.user and not c.user.full then about.discreet(e) end
     if d.audit then d.audit:answers(c, e) end
     if e then answer = failure(e, c) end
     d.metrics.requests:add(1, c.route and c.route.id or "none", answer.status or answer.upgrade and 101 or 200)

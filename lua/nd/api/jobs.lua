@@ -12,7 +12,7 @@ local function list(c)
   local q = c.query
   local app = q.app and c.d.apps:get { app = q.app, project = q.project, environment = q.environment }
   return c.d.jobs:list { app_id = app and app.id, project = q.project, environment = q.environment,
-    process = q.process, state = q.state, limit = q.limit }
+    process = q.process, state = q.state, limit = q.limit, seen = q.seen }
 end
 
 -- The process of the live release that is asked for, which must be one that can be called.
@@ -38,7 +38,7 @@ local function create(c)
   local d, body = c.d, c.body
   local app = d.apps:get(body)
   local release, process = callable(d, app, body.process)
-  policy.check(c.user.role, app.name, release_config.of(release))
+  policy.check(c.user.rights, app.name, release_config.of(release))
   process.command = table.move(body.arguments or {}, 1, #(body.arguments or {}), #process.command + 1, process.command)
   local id = crypto.hex(crypto.random(4))
   local job = d.jobs:launch(app, release, process,
@@ -60,20 +60,21 @@ local function cancel(c)
 end
 
 return {
-  { method = "GET", path = "/jobs", id = "listJobs", permission = "read",
+  { method = "GET", path = "/jobs", id = "listJobs", permission = "read", about = "query",
     query = { app = s.text, project = shapes.key.project, environment = shapes.key.environment, process = s.text,
       state = s.components.Job.properties.state,
       limit = { type = "integer", minimum = 1, maximum = 200, default = 20 } },
     summary = "Jobs, the newest first.", doc = "The last 200 of an app are kept.",
     payload = s.list(s.ref "Job"), fails = { 404 }, handler = list },
-  { method = "POST", path = "/jobs", id = "startJob", permission = "deploy", body = s.ref "JobRequest",
+  { method = "POST", path = "/jobs", id = "startJob", permission = "deploy",
+    about = "body", body = s.ref "JobRequest",
     query = { wait = s.doc(s.boolean, "Answer when it has ended.") },
     summary = "Runs a job or cron process of the live release, once.",
     doc = "In a container of its own, beside what serves. Its exit status and its last lines are kept.",
     payload = s.ref "Job", fails = { 404, 409, 502, 504 }, handler = create },
-  { method = "GET", path = "/jobs/{id}", id = "showJob", permission = "read",
+  { method = "GET", path = "/jobs/{id}", id = "showJob", permission = "read", about = "job",
     summary = "One job with its last lines.", payload = s.ref "Job", handler = show },
-  { method = "POST", path = "/jobs/{id}/cancel", id = "cancelJob", permission = "deploy",
+  { method = "POST", path = "/jobs/{id}/cancel", id = "cancelJob", permission = "deploy", about = "job",
     summary = "Ends a job: SIGTERM, grace, SIGKILL.", doc = "Answers when it has ended.",
     payload = s.ref "Job", fails = { 409, 502, 504 }, handler = cancel },
 }

@@ -40,7 +40,7 @@ end
 local entry = s.one_of(s.ref "LogLine", s.ref "LogDropped")
 
 return {
-  { method = "WS", path = "/ws/logs", id = "followLogs", permission = "read", needs = "app",
+  { method = "WS", path = "/ws/logs", id = "followLogs", permission = "read", about = "query", needs = "app",
     query = {
       app = s.doc(s.text, "The app's name."), project = shapes.key.project,
       environment = shapes.key.environment,

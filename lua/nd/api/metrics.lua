@@ -28,7 +28,11 @@ end
 -- Which containers are shown: those of the app, all, or none.
 local function wanted(c)
   local app = app_of(c)
-  if not app then return c.query.containers and function() return true end end
+  if not app then
+    return c.query.containers and function(row)
+      return c.sees { project = row.project, environment = row.environment, name = row.app }
+    end
+  end
   return function(row)
     return row.app == app.name and row.project == app.project and row.environment == app.environment
   end
@@ -48,6 +52,9 @@ local function metrics(c)
   end
   c.headers = { vary = "Accept" }
   if form == JSON then return as_json(c) end
+  if c.query.seen then
+    err.raise("forbidden", "the exposition is of all apps, and you don't see them all", "ask for JSON: format=json")
+  end
   c.raw = true
   return { status = 200, body = text_of(c.d), headers = { ["content-type"] = TEXT, vary = "Accept",
     server = "nextdeployd/" .. c.d.version } }
@@ -131,7 +138,7 @@ local containers = { type = "boolean", default = false, description = "The conta
 local instant_doc = "How long ago (1h), UTC milliseconds, or RFC 3339. "
 
 return {
-  { method = "GET", path = "/metrics", id = "metrics", permission = "read",
+  { method = "GET", path = "/metrics", id = "metrics", permission = "read", about = "query",
     query = with(scope "Only this app's containers.", { containers = containers,
       format = { type = "string", enum = json.array { "json", "prometheus" },
         description = "Which form; without it the Accept header says so, and without that it is json." } }),
@@ -141,7 +148,7 @@ return {
       .. "whatever else the query says.",
     payload = s.ref "SystemMetrics", also = { ["text/plain"] = s.text }, fails = { 404, 406, 502, 504 },
     handler = metrics },
-  { method = "GET", path = "/metrics/history", id = "metricsHistory", permission = "read",
+  { method = "GET", path = "/metrics/history", id = "metricsHistory", permission = "read", about = "query",
     query = with(scope "Of this app; without it, of the host.", {
       process = s.doc(s.text, "Of this process; without it, of all of the app's added up."),
       metric = { type = "string", enum = metric_names(), default = "cpu" },
@@ -151,7 +158,7 @@ return {
     doc = "Steps of 10 s are known for 6 hours, of 5 minutes for 30 days, and of 1 s for 10 minutes while "
       .. "somebody follows /ws/metrics. What a step doesn't know is null.",
     payload = s.ref "MetricRange", fails = { 404 }, handler = range },
-  { method = "WS", path = "/ws/metrics", id = "followMetrics", permission = "read",
+  { method = "WS", path = "/ws/metrics", id = "followMetrics", permission = "read", about = "query",
     query = with(scope "Only this app's containers.", { containers = containers,
       interval = { type = "string", default = "1s", description = "A duration from 1s to 1h." } }),
     summary = "Metrics as they go, as a WebSocket; asked without an upgrade, those of now.",

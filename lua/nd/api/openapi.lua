@@ -27,10 +27,13 @@ local errors = {
   [422] = { "Failed", "The run that was waited for failed; the payload says how things stand.",
     { code = "unhealthy", message = "release 2 is not healthy: connection refused",
       hint = "`ndctl runs show 06fcsxwd3a`" } },
+  [429] = { "TooManyGuesses", "Too many wrong guesses came from this address; Retry-After says when to try again.",
+    { code = "too_many_guesses", message = "too many wrong guesses came from this address; try again in 58 s",
+      hint = "the unix socket on the daemon's host is never limited" } },
   [502] = { "BadGateway", "Docker or the proxy can't be reached, or refused.",
     { code = "docker_unreachable", message = "cannot connect to Docker at /var/run/docker.sock",
       hint = "is Docker running?" } },
-  [503] = { "Unavailable", "The daemon is stopping.",
+  [503] = { "Unavailable", "The daemon is stopping, or too much is asked of it at once.",
     { code = "shutting_down", message = "the daemon is stopping", hint = "try again in a moment" } },
   [504] = { "Timeout", "Docker or the recipe took too long.",
     { code = "docker_timeout", message = "Docker did not answer within 30000 ms" } },
@@ -46,6 +49,8 @@ local tags = {
   { "host", "The host and the daemon itself." },
   { "jobs", "One-off containers: release commands, schedules, jobs on demand." },
   { "metrics", "What the host, the containers and the daemon use, now and before." },
+  { "sessions", "Signing in and out, and what one may." },
+  { "people", "Who there is, and the roles that there are." },
   { "tokens", "Who may ask over TCP." },
   { "proxy", "Host names, the proxies that serve them, maintenance and pause." },
   { "registries", "Credentials for private images." },
@@ -99,7 +104,7 @@ end
 local function failures(route)
   local out = { [403] = true, [503] = true }
   if route.body or route.query or #route.names > 0 then out[400] = true end
-  if route.permission ~= "none" then out[401] = true end
+  if route.permission ~= "none" then out[401], out[429] = true, true end
   if route.body then out[413] = true end
   if #route.names > 0 then out[404] = true end
   if Audit.is_audited(route) then out[507] = true end
@@ -133,7 +138,7 @@ local function operation(route)
     requestBody = route.body and { required = true, content = content(route.body) },
     responses = responses(route),
     security = route.permission == "none" and json.array {} or json.array { { token = json.array {} } },
-    ["x-permission"] = route.permission, ["x-frames"] = route.frames,
+    ["x-permission"] = route.permission, ["x-about"] = route.about, ["x-own"] = route.own, ["x-frames"] = route.frames,
   }
 end
 

@@ -5,6 +5,7 @@
 
 local json = require "json"
 local s = require "nd.api.schema"
+local permission = require "nd.permission"
 local policy = require "nd.service.policy"
 
 local array = json.array
@@ -44,6 +45,12 @@ local key = {
   project = { type = "string", default = "default" },
   environment = { type = "string", default = "production" },
 }
+
+local short = { type = "string", minLength = 1, maxLength = 254 }
+local password = { type = "string", minLength = 1, maxLength = 4096, writeOnly = true,
+  description = "At least 12 characters, UTF-8." }
+local permissions = doc(list(text), "Each is a permission (" .. table.concat(permission.names, ", ") .. "), for the "
+  .. "whole host or, as in deploy@default/staging/*, for apps by project/environment/app.")
 
 -- Of whatever begins a run.
 local of_run = { deadline = fields(duration, { description = "After so long the run goes back by itself; past its "
@@ -213,8 +220,22 @@ local requests = {
     recipe = doc(text, "Makes and removes TXT records: gets `app`, `act` (present or remove), `name` and `value`.") }),
     { "domain", "app_name", "recipe" }),
   CertName = closed({ domain = text }, { "domain" }),
-  TokenRequest = closed({ name = text, role = ref "Role" }, { "name" }),
-  Role = { type = "string", enum = array { "admin", "deployer", "viewer" }, default = "admin" },
+  TokenRequest = closed({ name = text,
+    role = doc(text, "admin, deployer, viewer, or one of /roles; without it the asker's own."),
+    expires = doc(duration, "It is good for so long; without it, until it is removed."),
+    app = doc(text, "Only for apps of this name."), project = doc(text, "Only for this project."),
+    environment = doc(text, "Only for this environment."),
+  }, { "name" }),
+
+  LoginRequest = closed({ email = short, password = password }, { "email", "password" }),
+  AcceptRequest = closed({ invitation = short, password = password }, { "invitation", "password" }),
+  RefreshRequest = closed({ refresh_token = { type = "string", minLength = 1, maxLength = 8192, writeOnly = true } },
+    { "refresh_token" }),
+  PasswordRequest = closed({ old = password, new = password }, { "old", "new" }),
+  PersonRequest = closed({ email = short, role = text }, { "email", "role" }),
+  PersonRoleRequest = closed({ role = text }, { "role" }),
+  RoleRequest = closed({ name = text, permissions = permissions,
+    replace = doc(boolean, "Change one that there is.") }, { "name", "permissions" }),
 }
 
 requests.DeployRequest.properties.release.description =
@@ -240,7 +261,14 @@ requests.CertName.example = { domain = "myapp.com" }
 requests.TagRequest.example = { add = array { "team-a" }, remove = array {} }
 requests.ScaleRequest.example = { app_name = "myapp", process = "worker", replicas = 3 }
 requests.JobRequest.example = { app_name = "myapp", process = "report" }
-requests.TokenRequest.example = { name = "ci", role = "deployer" }
+requests.TokenRequest.example = { name = "ci", role = "deployer", expires = "30d", environment = "staging" }
+requests.LoginRequest.example = { email = "ann@example.com", password = "correct horse battery" }
+requests.AcceptRequest.example = { invitation = "ndi_code", password = "correct horse battery" }
+requests.RefreshRequest.example = { refresh_token = "eyJ..." }
+requests.PasswordRequest.example = { old = "correct horse battery", new = "staple correct horse" }
+requests.PersonRequest.example = { email = "ann@example.com", role = "deployer" }
+requests.PersonRoleRequest.example = { role = "viewer" }
+requests.RoleRequest.example = { name = "stager", permissions = array { "read", "deploy@*/staging/*" } }
 
 -- ---- answers ----
 
@@ -412,7 +440,28 @@ local answers = {
     choices = list(any), min = any, max = any, of = text }, { "name", "type" }),
 
   Token = object({ name = text, role = text, token = doc(text, "Shown once, when it is made."),
-    created_at = time }, { "name" }),
+    limits = doc(permissions, "These have to allow a thing, beside the role."),
+    person = doc(text, "Whose it is: it may no more than he may, and goes with him."),
+    created_at = time, expires_at = time }, { "name" }),
+
+  Session = object({ email = text, access_token = doc(text, "Goes with requests: Authorization: Bearer."),
+    expires_in = doc(integer, "Seconds that the access token is good for."),
+    refresh_token = doc(text, "Brings the next pair, once, from /login/refresh; 30 days after its last use the "
+      .. "session ends.") }, { "email", "access_token", "expires_in", "refresh_token" }),
+
+  Whoami = object({ name = text, role = text,
+    kind = { type = "string", enum = array { "unix", "token", "session" } },
+    rights = doc(list(permissions), "Each list has to allow a thing."), expires_at = time },
+    { "name", "role", "kind", "rights" }),
+
+  Person = object({ email = text, role = text,
+    state = { type = "string", enum = array { "invited", "expired", "active" },
+      description = "expired: his invitation, before he took it." },
+    invitation = doc(text, "The code, shown once."), invited_until = time, created_at = time,
+    sessions = doc(integer, "Where he is signed in."), seen_at = time }, { "email", "role", "state" }),
+
+  Role = object({ name = text, permissions = permissions, builtin = boolean, created_at = time },
+    { "name", "permissions" }),
 
   Registry = object({ host = text, username = text, created_at = time },
     { "host", "username", "created_at" }),

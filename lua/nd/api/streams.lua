@@ -23,6 +23,10 @@ local function event_query(q, app)
       args[#args + 1] = q[field]
     end
   end
+  if q.seen then
+    where[#where + 1] = q.seen.sql
+    table.move(q.seen.args, 1, #q.seen.args, #args + 1, args)
+  end
   if q.run then
     where[#where + 1] = "event.run = ?"
     args[#args + 1] = q.run
@@ -98,7 +102,7 @@ local function with(more)
 end
 
 return {
-  { method = "WS", path = "/ws/events", id = "followEvents", permission = "read",
+  { method = "WS", path = "/ws/events", id = "followEvents", permission = "read", about = "query",
     query = with { since = { type = "integer", minimum = 0, description = "Events after this `seq`; without it, "
       .. "those to come, or of a plain GET the last 200." },
       run = s.doc(s.text, "Only this run's.") },

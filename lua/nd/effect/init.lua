@@ -6,7 +6,7 @@
 --               "act"    observable: its intent is durable before it acts; `observe` or acting
 --                        again (it is then idempotent, by ctx.key) settles what a crash left open
 --               "once"   unobservable and not to be repeated
---   capability  what a recipe must be allowed: see capability.lua
+--   capability  what a recipe must be allowed, see capability.lua; and who began the run, see permission.lua
 --   args        {{name, type[, "optional"]}, ...}; types as in `types` below
 --   label(...)  what a person reads in the plan and in `runs show`
 --   label_of(ctx, ...)  the same where it depends on the app; "" for what is of no interest
@@ -26,6 +26,7 @@
 
 local err = require "nd.error"
 local capability = require "nd.effect.capability"
+local permission = require "nd.permission"
 
 local M = { rows = {} }
 
@@ -33,6 +34,7 @@ local families = { "app", "approval", "scale", "shift", "docker", "health", "htt
 for _, family in ipairs(families) do
   for name, row in pairs(require("nd.effect." .. family)) do
     row.name = name
+    assert(permission.effects[row.capability], name .. " has no capability that permission.lua knows")
     M.rows[name] = row
   end
 end
@@ -105,6 +107,10 @@ function M.check(def, e, run)
     end
   end
   capability.check(run.needs, def, e.args)
+  if run.rights and not permission.allows(run:rights(), permission.effects[def.capability], run.app) then
+    err.raise("forbidden", ("%s may not do this to '%s' any more"):format(run.row.owner, run.app.name),
+      "start it anew as somebody who may")
+  end
   if e.pivot == 1 and run.pivot_asked and run.pivot_asked ~= e.n then
     err.raise("pivot_twice", "a run has one point of no return, and this one has passed it",
       "let pivot(...) stand around exactly one effect")

@@ -266,7 +266,7 @@ function Apps:status_json(request)
 end
 
 -- A page of apps by project, environment and name: those after the key `filter.after`
--- (project/environment/app), `filter.limit` of them.
+-- (project/environment/app), `filter.limit` of them; of `filter.seen` only, a condition of permission.where.
 function Apps:list(filter)
   local where, args = { "(project, environment, name) > (?, ?, ?)" }, { Apps.after(filter.after) }
   for field, clause in pairs { project = "project = ?", environment = "environment = ?",
@@ -275,6 +275,10 @@ function Apps:list(filter)
       where[#where + 1] = clause
       args[#args + 1] = filter[field]
     end
+  end
+  if filter.seen then
+    where[#where + 1] = filter.seen.sql
+    table.move(filter.seen.args, 1, #filter.seen.args, #args + 1, args)
   end
   args[#args + 1] = filter.limit or PAGE
   local list = json.array {}

@@ -100,8 +100,8 @@ end
 local function row_of(c)
   local route, path, body, query = c.route or {}, c.path or {}, c.body, c.query or c.request.query
   local app = path.app or text_in(body, "app_name", "app") or text_in(query, "app")
-  local object = path.name or path.domain or path.host or path.id
-    or text_in(body, "name", "image", "domain", "host", "recipe", "process")
+  local object = path.name or path.email or path.domain or path.host or path.id
+    or text_in(body, "name", "email", "image", "domain", "host", "recipe", "process")
   local kind, who, id = who_of(c)
   return {
     request = c.request_id, kind = kind, who = who, credential = id ~= who and id or nil,
@@ -165,7 +165,7 @@ function Audit:answers(c, e)
   local row, outcome = c.audited, outcome_of(status)
   if row then
     self:settle(with(row, { outcome = outcome, code = e and e.code, run = row.run or run_of(c.payload, e) }))
-  elseif refused[status] or outcome == "refused" and c.route and Audit.is_audited(c.route) then
+  elseif refused[status] or c.unseen or outcome == "refused" and c.route and Audit.is_audited(c.route) then
     self:refuse(c, e.code)
   end
 end

@@ -58,9 +58,12 @@ end
 local ROUTES = [[SELECT domain, tls, proxy_type, port, project, environment, name, maintenance, app.id
   FROM route JOIN app ON app.id = route.app]]
 
-function Edge:routes()
+-- sees(app): whether its host names are wanted; all of them without it.
+function Edge:routes(sees)
   local list = json.array {}
-  for i, row in ipairs(self.d.store:all(ROUTES .. " ORDER BY domain")) do list[i] = shown(self.d, row) end
+  for _, row in ipairs(self.d.store:all(ROUTES .. " ORDER BY domain")) do
+    if not sees or sees(row) then list[#list + 1] = shown(self.d, row) end
+  end
   return list
 end
 

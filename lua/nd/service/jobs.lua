@@ -380,6 +380,10 @@ function Jobs:list(filter)
       args[#args + 1] = value
     end
   end
+  if filter.seen then
+    where[#where + 1] = filter.seen.sql
+    table.move(filter.seen.args, 1, #filter.seen.args, #args + 1, args)
+  end
   args[#args + 1] = filter.limit or 20
   local list = json.array {}
   for i, row in ipairs(self.d.store:all(([[SELECT job.* FROM job JOIN app ON app.id = job.app

@@ -9,6 +9,7 @@ local exposition = require "exposition"
 local log = require "log"
 local proc = require "proc"
 local task = require "task"
+local password = require "nd.service.password"
 
 -- ---- the host ----
 
@@ -168,6 +169,8 @@ local function add_daemon(x, d)
   x:add(d.store.db:stats().commits)
   x:family("nextdeploy_store_size_bytes", "gauge", "The database with its log.")
   x:add(d.store:size())
+  x:family("nextdeploy_password_hashes_total", "counter", "Passwords that were hashed, to be set or looked at.")
+  x:add(password.hashes)
   x:family("nextdeploy_metrics_history_bytes", "gauge", "Memory of the history of metrics.")
   x:add(d.metrics.history:bytes())
 end

@@ -12,7 +12,7 @@
 --     docker                  its name in Docker's HostConfig; put(value) -> Docker's form
 --   policy.read(value)        of a request: checked; raises bad_request
 --   policy.volume(v)          the same of a volume: {name | host, path, shared, read_only}
---   policy.check(role, app, config)     raises `policy` where the role is no admin's and it says more
+--   policy.check(rights, app, config)   raises `policy` where the rights are no admin's and it says more
 --   policy.enforce(d, owner, app, config)   the same for whoever began a run, with the volumes that Docker
 --                             has under these names; waits
 --   policy.put(host, config)  into Docker's HostConfig
@@ -21,7 +21,9 @@
 -- difference, since a path of the host as such is beyond anybody else.
 
 local json = require "json"
+local who = require "nd.service.who"
 local err = require "nd.error"
+local permission = require "nd.permission"
 local Process = require "nd.service.process"
 
 local M = {}
@@ -190,8 +192,8 @@ local function processes_of(config)
   return list
 end
 
-function M.check(role, app, config)
-  if role == "admin" then return end
+function M.check(rights, app, config)
+  if permission.allows(rights, "admin") then return end
   for _, process in ipairs(processes_of(config)) do
     for name, value in pairs(process.container or {}) do
       local what = M.settings[name].beyond(value)
@@ -210,16 +212,10 @@ local function is_host(found)
   return not remote[options.type] or (options.o or ""):find "bind" ~= nil
 end
 
-local function role_of(d, owner)
-  if owner:find "^uid %d+$" then return "admin" end -- the unix socket's; no token has such a name
-  local token = d.store:get("SELECT role FROM token WHERE name = ?", owner)
-  return token and token.role or "none"
-end
-
 function M.enforce(d, owner, app, config)
-  local role = role_of(d, owner)
-  if role == "admin" then return end
-  M.check(role, app, config)
+  local rights = who.rights(d, owner)
+  if permission.allows(rights, "admin") then return end
+  M.check(rights, app, config)
   for _, process in ipairs(processes_of(config)) do
     for _, v in ipairs(process.volumes or {}) do
       local status, found = d.docker:call("GET", "/volumes/" .. v.name, nil, { ok = { [404] = true } })
@@ -236,7 +232,5 @@ function M.put(host, config)
     host[row.docker] = row.put and row.put(value) or value
   end
 end
-
-M.role_of = role_of
 
 return M

@@ -9,7 +9,9 @@
 -- Nothing here waits for anything but the database.
 
 local duration = require "nd.duration"
+local who = require "nd.service.who"
 local err = require "nd.error"
+local permission = require "nd.permission"
 local policy = require "nd.service.policy"
 local Process = require "nd.service.process"
 
@@ -93,7 +95,12 @@ function M.make(d, kind, body, owner)
   if request.deadline == 0 then
     err.raise("bad_request", "deadline: the run needs some time", "leave it out, or write 30s, 5m or 1h30m")
   end
-  if request.spec then policy.check(policy.role_of(d, owner), request.app.name, request.spec) end
+  local rights = who.rights(d, owner)
+  if not permission.allows(rights, "deploy", request.app) then -- it may have waited, and its owner be gone
+    err.raise("forbidden", ("%s may not deploy '%s' any more"):format(owner, request.app.name),
+      "have somebody ask for it who may")
+  end
+  if request.spec then policy.check(rights, request.app.name, request.spec) end
   return request
 end
 

@@ -22,6 +22,7 @@ local err = require "nd.error"
 local tasks = require "nd.tasks"
 local recipe_worker = require "nd.service.recipe_worker"
 local run_journal = require "nd.service.run_journal"
+local rights_of = require("nd.service.who").rights
 
 local DEATHS = 3             -- of the worker without a new journal row: the run is stuck
 local LOOK_MS = 1000         -- how often a worker that waits for answers is looked at
@@ -234,6 +235,9 @@ function Run:journal(asked)
     self:answer(e, false, bad)
   end
 end
+
+-- What who began it may do now.
+function Run:rights() return rights_of(self.d, self.row.owner) end
 
 -- What an effect's functions get beside its arguments.
 function Run:context(e)

@@ -489,6 +489,10 @@ function Runs:list(filter)
   add(apps, args, "name = ?", filter.app)
   add(apps, args, "project = ?", filter.project)
   add(apps, args, "environment = ?", filter.environment)
+  if filter.seen then
+    apps[#apps + 1] = filter.seen.sql
+    table.move(filter.seen.args, 1, #filter.seen.args, #args + 1, args)
+  end
   if #apps > 0 then -- an app's runs are found by `run_app`, those of all by `run_started`
     clauses[1] = ("app IN (SELECT id FROM app WHERE %s)"):format(table.concat(apps, " AND "))
   end
