@@ -10,6 +10,7 @@ local tables = require "ndctl.lib.table"
 local function shown(stored, name)
   local context = stored.contexts[name]
   return { name = name, host = context.host, token = context.token ~= nil,
+    person = context.session and context.session.email,
     project = context.project, environment = context.environment,
     ca = context.ca, pin = context.pin, cert = context.cert,
     current = stored.current == name }
@@ -26,7 +27,7 @@ local function list(ctx)
     { "", function(row) return row.current and "*" or " " end },
     { "CONTEXT", "name" },
     { "HOST", "host" },
-    { "TOKEN", function(row) return row.token and "stored" or nil end },
+    { "TOKEN", function(row) return row.token and "stored" or row.person end },
     { "PROJECT", "project" },
     { "ENVIRONMENT", "environment" },
   }, rows))
@@ -122,7 +123,7 @@ end
 local shape = {
   type = "object", required = { "host", "token" },
   properties = { name = { type = "string" }, host = { type = "string" },
-    token = { type = "boolean" },
+    token = { type = "boolean" }, person = { type = "string" },
     ca = { type = "string" }, pin = { type = "string" }, cert = { type = "string" }, project = { type = "string" },
     environment = { type = "string" }, current = { type = "boolean" }, from = { type = "string" } },
 }

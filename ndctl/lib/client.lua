@@ -38,8 +38,15 @@ client.parse_host = parse_host
 function client.new(options)
   local chosen = require("ndctl.lib.contexts").choose(options)
   local self = setmetatable(parse_host(chosen.host), Client)
-  self.token, self.trust = chosen.token, chosen.trust
+  self.token, self.session, self.trust = chosen.token, chosen.session, chosen.trust
   self.project, self.environment = chosen.project, chosen.environment
+  return self
+end
+
+-- To this host, without a token.
+function client.to(host, trust)
+  local self = setmetatable(parse_host(host), Client)
+  self.trust = trust
   return self
 end
 
@@ -67,6 +74,7 @@ end
 function Client:headers(more)
   local headers = more or {}
   headers["user-agent"] = "ndctl/" .. term.version
+  if self.session then self.token = require("ndctl.lib.session").token(self.session, self.trust, self.stale) end
   if self.token then headers["authorization"] = "Bearer " .. self.token end
   return headers
 end
@@ -123,6 +131,10 @@ function Client:request(method, path, options)
   })
   if ok then
     self:check_skew(answer)
+    if answer.status == 401 and self.session and not self.stale then -- it had another clock, or key
+      self.stale = self.token
+      return self:request(method, path, options)
+    end
     return answer
   end
   local err = answer
@@ -144,7 +156,8 @@ local function raise_answer(self, answer, envelope)
     err.payload, err.data = envelope.payload, envelope.payload.data
   end
   if answer.status == 401 then
-    err.hint = self.token and "this daemon doesn't know the token that was given"
+    err.hint = self.session and envelope.hint
+      or self.token and (envelope.hint or "this daemon doesn't know the token that was given")
       or "give a token with --token or NDCTL_TOKEN; on the daemon's host, "
         .. "`ndctl token create --name NAME` makes one"
   end

@@ -5,8 +5,8 @@
 -- texts, the manual pages, the completion and tests/e2e/test_commands, which runs the examples and
 -- tries every way to fail. `path` ("runs list") is filled in here. For the last three a row says
 --
---   permission   what the daemon asks for: "read", "deploy", "secrets:read", "secrets:write", "admin"; "local"
---                needs no daemon
+--   permission   what the daemon asks for (lua/nd/permission.lua), or "self" (anybody that it knows);
+--                "local" needs none
 --   json         the shape of its --json: the name of a schema in /openapi.json ("Run", "Run[]" for a
 --                list, "Event lines" for one a line), a JSON Schema (lines = true), or false
 --   plan         the same for its --plan, where that isn't "Plan"
@@ -25,8 +25,9 @@ commands.groups = {
   { "Deploy", { "deploy", "scale", "run", "exec", "swap", "rollback", "restart", "stop", "tag", "destroy",
     "diff" } },
   { "Watch", { "status", "apps", "ps", "logs", "events", "runs", "job", "metrics", "top" } },
-  { "Set up", { "proxy", "secrets", "certs", "recipe", "token", "registry", "context", "config", "completion",
-    "doctor", "gc", "audit", "upgrade", "version", "help" } },
+  { "People", { "login", "logout", "whoami", "password", "team", "role", "token", "audit" } },
+  { "Set up", { "proxy", "secrets", "certs", "recipe", "registry", "context", "config", "completion", "doctor", "gc",
+    "upgrade", "version", "help" } },
   { "For scripts", { "cron", "crypt", "debug" } },
 }
 

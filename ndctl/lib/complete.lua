@@ -17,7 +17,8 @@ local MOST = 1000 -- apps whose names are offered
 -- What an argument or option of that name takes, where its row doesn't say.
 local by_name = {
   app = "apps", context = "contexts", recipe = "recipes", strategy = "recipes", file = "files",
-  path = "files", project = "projects", env = "environments", environment = "environments",
+  path = "files", role = "roles", email = "people", project = "projects",
+  env = "environments", environment = "environments",
 }
 
 -- ---- candidates by kind: function(state) -> list of {value, description} ----
@@ -108,6 +109,18 @@ end
 function kinds.tokens(state)
   local found = {}
   for i, token in ipairs(ask(state, "/tokens")) do found[i] = { token.name, token.role } end
+  return found
+end
+
+function kinds.people(state)
+  local found = {}
+  for i, person in ipairs(ask(state, "/team")) do found[i] = { person.email, person.role } end
+  return found
+end
+
+function kinds.roles(state)
+  local found = {}
+  for i, role in ipairs(ask(state, "/roles")) do found[i] = { role.name, table.concat(role.permissions, ", ") } end
   return found
 end
 

@@ -1,8 +1,8 @@
 -- lib/contexts.lua - the daemons that this user talks to, by name.
 --
 -- One file, ~/.config/ndctl/contexts.json ($XDG_CONFIG_HOME is honoured), readable by its owner only
--- since it holds tokens: {current = NAME?, contexts = {NAME = {host, token?, ca?, pin?, cert?,
--- key?, project?, environment?}}}.
+-- since it holds tokens: {current = NAME?, contexts = {NAME = {host, token?, session? (lib/session.lua), ca?,
+-- pin?, cert?, key?, project?, environment?}}}.
 -- `contexts.choose` decides what a command talks to: flags, then the environment's variables, then
 -- the context, then the default socket. A context's token goes to that context's host and nowhere
 -- else, and so does its trust in a certificate.
@@ -94,8 +94,18 @@ local function trust(options, context)
   return trusted
 end
 
+-- The first context of this host that somebody is signed in to; any: or not.
+function contexts.of_host(host, any)
+  local stored = contexts.load()
+  for _, name in ipairs(contexts.names(stored)) do
+    local context = stored.contexts[name]
+    if context.host == host and (any or context.session) then return name end
+  end
+end
+
 -- What a command with these options talks to: {host, token?, project?, environment?, context = NAME?,
--- trust = {ca?, pin?, cert?, key?}, from = "--host" | "NDCTL_HOST" | "context" | "default"}.
+-- session = the context whose session goes with it?, trust = {ca?, pin?, cert?, key?},
+-- from = "--host" | "NDCTL_HOST" | "context" | "default"}.
 function contexts.choose(options)
   local chosen = { project = options.project, environment = options.env }
   local env_host, env_token = variable "NDCTL_HOST", variable "NDCTL_TOKEN"
@@ -106,7 +116,8 @@ function contexts.choose(options)
   end
   if chosen.host then
     chosen.token = options.token or env_token
-    chosen.trust = trust(options, {})
+    chosen.session = not chosen.token and contexts.of_host(chosen.host) or nil
+    chosen.trust = trust(options, chosen.session and contexts.load().contexts[chosen.session] or {})
     return chosen
   end
   local context, name = in_force(options)
@@ -116,6 +127,7 @@ function contexts.choose(options)
   chosen.trust = trust(options, context)
   -- A context named on the command line is a flag, and its token goes before the variable.
   chosen.token = options.token or options.context and context.token or env_token or context.token
+  chosen.session = not chosen.token and context.session and name or nil
   chosen.project = chosen.project or context.project
   chosen.environment = chosen.environment or context.environment
   return chosen

@@ -73,7 +73,7 @@ function Page:examples(list)
   end
 end
 
-local roles = { read = "viewer", deploy = "deployer", admin = "admin" }
+local roles = { read = "viewer", deploy = "deployer", admin = "admin", people = "admin", audit = "admin" }
 
 -- What a command is, takes and needs; `level` is the macro of its sections.
 function Page:command(row, level)

@@ -1,14 +1,16 @@
 /*
  * crypto.c - require "crypto". Bytes are Lua strings; nothing here waits but scrypt.
  *
- *   random(n) -> bytes                sha256(s) -> hex         hmac(key, s) -> hex (HMAC-SHA256;
- * the key may be a secret) equal(a, b) -> boolean, in constant time                   uuid() ->
- * version 7, lower case hex(s) unhex(text)   base64(s) unbase64(text)   base64url(s)
- * unbase64url(text) (no padding) the decoders return nil for what isn't well-formed seal(key,
- * purpose, plain) -> bytes    unseal(key, purpose, seal) -> plain | nil unseal_secret(key, purpose,
- * seal) -> secret | nil authenticated encryption under a key of 32 bytes (engine/seal.h); key and
- * plain may be secrets (bind/secret.c) sign_public(seed) -> key     sign(seed, text) -> 64 bytes
- * signed(key, text, signature) -> boolean: Ed25519, seeds and keys of 32 bytes (engine/sign.h)
+ *   random(n) -> bytes                sha256(s) -> hex         hmac(key, s) -> hex (HMAC-SHA256)
+ *   equal(a, b) -> boolean, in constant time                   uuid() -> version 7, lower case
+ *   hex(s) unhex(text)   base64(s) unbase64(text)   base64url(s) unbase64url(text) (no padding)
+ *       the decoders return nil for what isn't well-formed
+ *   seal(key, purpose, plain) -> bytes    unseal(key, purpose, seal) -> plain | nil
+ *   unseal_secret(key, purpose, seal) -> secret | nil
+ *       authenticated encryption under a key of 32 bytes (engine/seal.h); keys, that of hmac too,
+ *       and plain may be secrets (bind/secret.c)
+ *   sign_public(seed) -> key     sign(seed, text) -> 64 bytes     signed(key, text, signature) ->
+ *       boolean: Ed25519, seeds and keys of 32 bytes (engine/sign.h)
  *   scrypt(password, salt, log_n, r, p) -> 32 bytes     waits; raises bad_scrypt (engine/crypto.h)
  */
 #include "engine/crypto.h"

@@ -137,6 +137,13 @@ local function bring_certificate(import)
   if import then done { "certs", "import", "www.example.com", "--cert", "www.crt", "--key", "www.key" } end
 end
 
+-- Ann has her first password, and is signed in over TCP.
+local function join_ann()
+  ndctl { "team", "remove", "ann@example.com", "--yes" }
+  local code = done({ "team", "add", "ann@example.com", "--role", "viewer", "--quiet" }):match "%S+"
+  done({ "login", "--host", TCP, "--invitation", code, "--password-stdin" }, { stdin = "correct horse battery\n" })
+end
+
 -- For those that take back or look at what another made.
 local before = {
   ["runs cancel"] = function()
@@ -173,7 +180,7 @@ local before = {
   ["recipe new"] = function() fs.remove(WORK .. "/fresh", { recursive = true }) end,
   ["token rm"] = function() ndctl { "token", "create", "--name", "ci" } end,
   ["token create"] = function()
-    for _, name in ipairs { "ci", "grafana" } do ndctl { "token", "rm", name, "--yes" } end
+    for _, name in ipairs { "ci", "grafana", "staging-ci" } do ndctl { "token", "rm", name, "--yes" } end
   end,
   ["context"] = function()
     ndctl { "context", "add", "box", "--host", TCP, "--token", "nd_secret", "--replace" }
@@ -183,6 +190,16 @@ local before = {
     fs.write(WORK .. "/audit.pub", json.decode(done { "audit", "verify", "--json" }).key .. "\n", 420)
   end,
   ["context add"] = function() ndctl { "context", "remove", "box" } end,
+  ["login"] = function() join_ann() end,
+  ["logout"] = function() join_ann() end,
+  ["password"] = function() join_ann() end,
+  ["team add"] = function() ndctl { "team", "remove", "user@email.com", "--yes" } end,
+  ["team role"] = function() ndctl { "team", "add", "user@email.com", "--role", "deployer" } end,
+  ["team invite"] = function() ndctl { "team", "add", "user@email.com", "--role", "deployer" } end,
+  ["team remove"] = function() ndctl { "team", "add", "user@email.com", "--role", "deployer" } end,
+  ["role create"] = function() ndctl { "role", "rm", "stager", "--yes" } end,
+  ["role set"] = function() ndctl { "role", "create", "stager", "--allow", "read" } end,
+  ["role rm"] = function() ndctl { "role", "create", "stager", "--allow", "read" } end,
   ["proxy remove"] = function() done { "proxy", "set", "www.example.com", "--app", "web" } end,
   ["certs import"] = function() bring_certificate() end,
   ["certs show"] = function() bring_certificate "import" end,
@@ -274,7 +291,9 @@ local function of_nobody(row)
   if not spec or spec.many or spec.choices then return nil end
   local kind = spec.complete or spec[1]
   if not ({ app = true, recipes = true, recipe = true, runs = true, contexts = true, tokens = true,
-    registries = true, apps = true, jobs = true, secrets = true })[kind] then return nil end
+    registries = true, apps = true, jobs = true, secrets = true, people = true, roles = true })[kind] then
+    return nil
+  end
   for _, example in ipairs(row.examples) do
     local words, options = quietly(row, example)
     local at = path_length(row)
@@ -319,7 +338,7 @@ local kinds = {
   end },
   { "viewer", function(row, example)
     if row.permission == "local" then return nil end
-    local may = row.permission == "read"
+    local may = row.permission == "read" or row.permission == "self"
     return try(row, example, WATCHER), may and (example.status or example.follows and 130 or 0) or 3
   end },
 }
