@@ -146,7 +146,7 @@ def body_of(operation, target):
     body = dict(BODIES.get(operation["operationId"]) or schemas.get(name, {}).get("example") or {})
     properties = schemas.get(name, {}).get("properties", {})
     for field in ("app_name", "app"):
-        if field in properties and operation["x-about"] in ("body", "scope"):
+        if field in properties and name != "TokenRequest":
             body[field] = target["name"]
     return body
 
