@@ -341,7 +341,7 @@ describe("the audit log", function()
     table.sort(names)
     for _, kind in ipairs(names) do
       local c = counts[kind]
-      print(("%-8s %-32s %4d tried %4d found"):format(which, kind, c.tried, c.found))
+      print(("%-8s %-40s %4d tried %4d found"):format(which, kind, c.tried, c.found))
     end
     for kind, c in pairs(counts) do assert.equal(c.tried, c.found, kind) end
   end

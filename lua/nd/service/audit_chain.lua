@@ -13,6 +13,7 @@
 -- contradicts the statements that were signed after it; and one that was cut off contradicts the head.
 --
 --   chain.hash(before, row) -> hex           chain.state(seed, statement) -> the same, signed
+--   chain.doubt(key, statement, kind) -> why it isn't one of this key and kind; nil where it is
 --   chain.verifier(key, most) -> v           key: 32 bytes; most: problems that are told, 20
 --     v:begin(statement, kind)     v:row(row)     v:expect({seq, hash}, what, statement's kind or nil)
 --     v:line(text)                             a line of an export, its newline included
@@ -58,6 +59,8 @@ local function doubt(key, statement, kind)
     return "is not signed with this key"
   end
 end
+
+M.doubt = doubt
 
 local Verifier = {}
 Verifier.__index = Verifier

@@ -60,7 +60,9 @@ local function read_key(self)
   end
   self.seed, self.key = seed, crypto.sign_public(seed)
   fs.mkdir(self.dir, 448) -- 0700
-  fs.write(self.dir .. "/key.pub", crypto.base64(self.key) .. "\n", 384)
+  local public = self.dir .. "/key.pub"
+  local text = crypto.base64(self.key) .. "\n"
+  if not fs.exists(public) or fs.read(public, 4096) ~= text then fs.write(public, text, 384) end
   return there
 end
 
@@ -101,11 +103,12 @@ end
 local function damage(self, keyed, head)
   local rows = self.seq > 0
   if not keyed and (rows or head) then return "the key was missing, another was made" end
-  if not self:base() then
-    return (rows or head) and "the base of the log was missing" or nil
+  if not self:base() then -- a new one, or one that was killed before it had more than that file
+    return (rows or head and head.seq ~= 0) and "the base of the log was missing" or nil
   end
-  if not head then return rows and keyed and "the file of the newest row was missing" or nil end
-  if math.type(head.seq) ~= "integer" then return "the file of the newest row was damaged" end
+  if not head then return "the file of the newest row was missing" end
+  local why = chain.doubt(self.key, head, "head")
+  if why then return "the file of the newest row " .. why end
   if head.closed and self.seq > head.seq then
     return ("rows %d to %d were added while the daemon was stopped"):format(head.seq + 1, self.seq)
   end
@@ -129,14 +132,14 @@ function Log:open()
   local keyed, head = read_key(self), read_head(self)
   find_newest(self)
   local broken = damage(self, keyed, head)
-  if broken and head and math.type(head.seq) == "integer" then
+  if head and not chain.doubt(self.key, head, "head") then
     self.seq = math.max(self.seq, head.seq) -- the numbers of what is missing are not given again
   end
   if not self:base() and not self.store:get "SELECT seq FROM audit LIMIT 1" then
     self.hash = crypto.hex(crypto.random(32))
+    write_head(self) -- first: a log without it is one that lost it
     self.store:commit { set_base(self, self.seq, self.hash) }
   end
-  if not broken then write_head(self) end
   self.unsigned, self.checked_at = 0, clock.monotonic()
   self.writer = task.spawn("audit", self.write, self)
   self.signer = task.spawn("audit head", self.keep_head, self)

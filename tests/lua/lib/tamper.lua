@@ -169,11 +169,28 @@ local function drop_base(c)
   c:write { { "DELETE FROM meta WHERE key = 'audit_base'" } }
 end
 
+-- ... and has the file of the newest row say that it was always so; or takes that away.
+local function truncate_with_head(c, rows, dir)
+  local at = math.random(#rows - 1)
+  c:write { { "DELETE FROM audit WHERE seq > ?", rows[at].seq } }
+  local head = json.decode(fs.read(dir .. "/audit/head"))
+  head.seq, head.hash = rows[at].seq, rows[at].hash
+  if math.random(2) == 1 then chain.state(("x"):rep(32), head) end
+  fs.write(dir .. "/audit/head", json.encode(head) .. "\n")
+end
+
+local function truncate_without_head(c, rows, dir)
+  truncate(c, rows)
+  fs.remove(dir .. "/audit/head")
+end
+
 local changes = { edit = edit, delete = delete, ["delete, renumbered"] = delete_and_close, insert = insert,
   swap = swap, truncate = truncate, ["truncate in front"] = truncate_front, ["move the base"] = move_base,
-  ["drop the base"] = drop_base }
+  ["drop the base"] = drop_base, ["truncate, and the head's file"] = truncate_with_head,
+  ["truncate, without the head's file"] = truncate_without_head }
 M.database_kinds = { "edit", "edit", "edit", "delete", "delete, renumbered", "insert", "insert", "swap", "swap",
-  "truncate", "truncate", "truncate in front", "move the base", "drop the base" }
+  "truncate", "truncate", "truncate in front", "move the base", "drop the base",
+  "truncate, and the head's file", "truncate, without the head's file" }
 
 -- The chain anew from that row on: what needs no key.
 local function chain_anew(c, from)
@@ -212,7 +229,7 @@ function Tamper:database()
   local dir, kind = self.copies .. "/state", pick(M.database_kinds)
   copy_to(self, dir)
   local c = open_copy(dir .. "/nextdeploy.db")
-  local from = changes[kind](c, rows_of(c))
+  local from = changes[kind](c, rows_of(c), dir)
   local anew = from and math.random(2) == 1
   if anew then chain_anew(c, from) end
   c:close()
