@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -21,18 +22,26 @@
 enum { REPLACE = -1 }; /* what main returns for: the program on disk is to go on */
 
 /* What a signal calls of main. */
-static const struct {
+struct on_signal {
     int number;
     const char *function;
-} signals[] = {{SIGTERM, "stop"}, {SIGINT, "stop"}, {SIGUSR2, "upgrade"}, {SIGHUP, "reload"}};
+};
 
-enum { SIGNALS = sizeof signals / sizeof signals[0] };
+static const struct on_signal ends[] = {{SIGTERM, "stop"}, {SIGINT, "stop"}};
+/* These are blocked in every thread, for the life of the process and over its replacement, and read
+ * from a descriptor: one that comes at any moment of that waits for the program that can take it.
+ */
+static const struct on_signal held[] = {{SIGUSR2, "upgrade"}, {SIGHUP, "reload"}};
+
+enum { ENDS = sizeof ends / sizeof ends[0], HELD = sizeof held / sizeof held[0] };
 
 struct daemon {
     struct nd_loop loop;
     struct nd_host *host;
     struct nd_handover handover;
-    uv_signal_t signals[SIGNALS];
+    uv_signal_t ends[ENDS];
+    uv_poll_t held;
+    int held_fd;        /* owned; a signalfd */
     char program[4096]; /* the path it was started by: an upgrade finds the new one there */
     int main_ref;       /* the table that lua/nd/main.lua returns */
     int status;         /* exit status, or REPLACE */
@@ -54,20 +63,65 @@ static void on_main_end(void *arg, lua_State *L, int status)
     nd_loop_stop(&daemon->loop);
 }
 
-static void on_signal(uv_signal_t *handle, int number)
+static void call(struct daemon *daemon, const struct on_signal *known, int count, int number)
 {
-    struct daemon *daemon = handle->data;
     lua_State *L = nd_host_lua(daemon->host);
 
-    const char *function = "stop";
+    for (int i = 0; i < count; i++) {
+        if (known[i].number != number)
+            continue;
+        lua_rawgeti(L, LUA_REGISTRYINDEX, daemon->main_ref);
+        lua_getfield(L, -1, known[i].function);
+        lua_remove(L, -2);
+        nd_task_spawn(daemon->host, L, 0, known[i].function, NULL, NULL);
+    }
+}
 
-    for (int i = 0; i < SIGNALS; i++)
-        if (signals[i].number == number)
-            function = signals[i].function;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, daemon->main_ref);
-    lua_getfield(L, -1, function);
-    lua_remove(L, -2);
-    nd_task_spawn(daemon->host, L, 0, function, NULL, NULL);
+static void on_end_signal(uv_signal_t *handle, int number)
+{
+    call(handle->data, ends, ENDS, number);
+}
+
+static void on_held_signal(uv_poll_t *handle, int status, int events)
+{
+    struct daemon *daemon = handle->data;
+    struct signalfd_siginfo info;
+
+    (void)status;
+    (void)events;
+    while (read(daemon->held_fd, &info, sizeof info) == sizeof info)
+        call(daemon, held, HELD, (int)info.ssi_signo);
+}
+
+/* Before the first thread is made: they inherit it. */
+static void hold_signals(struct daemon *daemon)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (int i = 0; i < HELD; i++)
+        sigaddset(&set, held[i].number);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    daemon->held_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+static void watch_signals(struct daemon *daemon)
+{
+    for (int i = 0; i < ENDS; i++) {
+        uv_signal_init(&daemon->loop.uv, &daemon->ends[i]);
+        daemon->ends[i].data = daemon;
+        uv_signal_start(&daemon->ends[i], on_end_signal, ends[i].number);
+    }
+    uv_poll_init(&daemon->loop.uv, &daemon->held, daemon->held_fd);
+    daemon->held.data = daemon;
+    uv_poll_start(&daemon->held, UV_READABLE, on_held_signal);
+}
+
+static void unwatch_signals(struct daemon *daemon)
+{
+    for (int i = 0; i < ENDS; i++)
+        uv_close((uv_handle_t *)&daemon->ends[i], NULL);
+    uv_close((uv_handle_t *)&daemon->held, NULL);
 }
 
 /* The file that runs now; "" when it can't be told. */
@@ -118,18 +172,6 @@ static void keep_small(void)
     mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
 }
 
-/* A second SIGUSR2, or a SIGHUP, that comes while the program is replaced waits until the new one
- * can take it. */
-static void mask_signals(int how)
-{
-    sigset_t set;
-
-    sigemptyset(&set);
-    sigaddset(&set, SIGUSR2);
-    sigaddset(&set, SIGHUP);
-    sigprocmask(how, &set, NULL);
-}
-
 /* Secrets pass through here: no core, and none of our user's other processes may look in. */
 static void keep_to_itself(void)
 {
@@ -145,6 +187,7 @@ int main(int argc, char **argv)
     struct nd_err err = {0};
 
     keep_to_itself();
+    hold_signals(&daemon);
     nd_handover_init(&daemon.handover);
     keep_small();
     nd_memory_firm();
@@ -155,19 +198,13 @@ int main(int argc, char **argv)
     }
     daemon.loop.handover = &daemon.handover;
     daemon.host = nd_host_new(&daemon.loop);
-    for (int i = 0; i < SIGNALS; i++) {
-        uv_signal_init(&daemon.loop.uv, &daemon.signals[i]);
-        daemon.signals[i].data = &daemon;
-        uv_signal_start(&daemon.signals[i], on_signal, signals[i].number);
-    }
-    mask_signals(SIG_UNBLOCK);
+    watch_signals(&daemon);
     if (start(&daemon, argc, argv) == 0)
         nd_loop_run(&daemon.loop);
-    mask_signals(SIG_BLOCK);
-    for (int i = 0; i < SIGNALS; i++)
-        uv_close((uv_handle_t *)&daemon.signals[i], NULL);
+    unwatch_signals(&daemon);
     nd_host_free(daemon.host);
     nd_loop_fini(&daemon.loop);
+    close(daemon.held_fd);
     if (daemon.status == REPLACE) {
         nd_handover_exec(&daemon.handover, daemon.program, argv, &err);
         nd_log_err("nextdeployd", &err);

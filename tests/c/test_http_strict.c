@@ -84,7 +84,7 @@ static const struct {
     {"CL with blanks", POST "Content-Length:  2 \r\n\r\nab", 200, false},
     {"CL with blanks inside", POST "Content-Length: 2 2\r\n\r\nab", 400, true},
     {"CL overflow", POST "Content-Length: 18446744073709551617\r\n\r\na", 400, true},
-    {"CL too large", POST "Content-Length: 1048577\r\n\r\n", 413, true},
+    {"CL too large", POST "Content-Length: 4194305\r\n\r\n", 413, true},
     {"CL and TE", POST "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400,
      true},
     {"TE and CL", POST "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n", 400,
