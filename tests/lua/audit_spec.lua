@@ -118,6 +118,32 @@ describe("the audit log", function()
     assert.matches("127%.0%.0%.%d+ %(%d+%), .*and others", list[11].detail)
   end)
 
+  it("has a row of a login, or doesn't answer it, and none of each guess", function()
+    local guesses = 0
+    d.people = { sign_in = function(_, _, password)
+      guesses = guesses + 1
+      if password ~= "right" then err.raise("unauthorized", "no") end
+      return {}
+    end }
+    local function login(password)
+      return (ask("POST", "/login", { email = "eve@example.com", password = password }, tcp,
+        { host = "127.0.0.1:8371" }))
+    end
+    for _ = 1, 100 do assert.equal(401, login "wrong") end
+    assert.equal(100, guesses)
+    local list = rows()
+    assert.equal(10, #list)
+    assert.same({ "refused", "login", "none", "eve@example.com" },
+      { list[1].outcome, list[1].operation, list[1].kind, list[1].object })
+    assert.equal(200, login "right")
+    list = rows()
+    assert.same({ 11, "done", "eve@example.com" }, { #list, list[11].outcome, list[11].object })
+    local commit = d.store.commit
+    d.store.commit = function() err.raise("db_full", "the disk is full") end
+    assert.equal(507, login "right")
+    d.store.commit = commit
+  end)
+
   it("changes nothing where it can't be written: 507, and reads go on", function()
     local commit, full = d.store.commit, true
     d.store.commit = function(...)

@@ -191,7 +191,7 @@ function M.handler(d)
     local ok, answer = pcall(handle, c)
     if not ok then e = err.from(answer) end
     if e and c.user and not c.user.full then about.discreet(e) end
-    if d.audit then d.audit:answers(c, e) end
+    if d.audit then e = d.audit:answers(c, e) end
     if e then answer = failure(e, c) end
     d.metrics.requests:add(1, c.route and c.route.id or "none", answer.status or answer.upgrade and 101 or 200)
     return answer

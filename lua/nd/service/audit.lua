@@ -2,7 +2,7 @@
 --
 --   audit:asks(c)         before a handler: parks until its row "asked" is durable, raises if it can't be;
 --                         what isn't audited passes. c: as in api/init.lua
---   audit:answers(c, e)   before the answer leaves: its outcome; e: the error it is, nil where it is done
+--   audit:answers(c, e) -> e   before the answer leaves: its outcome; e: the error it is, nil where it is done
 --   audit:record{...}     the same for what no route stands for. Parks until it is durable, raises:
 --                         {operation=, outcome=, c= or kind=, who=; app = row, object=, run=, code=, detail=}
 --   audit:note{...}       the same, of what has happened: parks for nothing, and is not lost
@@ -12,7 +12,8 @@
 -- secrets, commands in a container), and every attempt that is refused (401, 403, 429; before the handler,
 -- any). A change has two rows: without the first it is not begun. If the second can't be written at once,
 -- it is kept and written as soon as it can be; until then nothing else is begun, and a daemon that dies
--- before says at its next start that it doesn't know.
+-- before says at its next start that it doesn't know. Whoever isn't known yet (a login) could fill the disk
+-- with rows "asked": he has only the second, and without it he gets no answer.
 --
 -- Refusals must not fill the disk: of one person, or of all who show no token, the first ten of a minute
 -- have a row each; the rest is counted, and told in one row a minute, with up to eight addresses.
@@ -109,7 +110,7 @@ local function row_of(c)
     operation = route.id or clean(c.request.method .. " " .. c.request.path), permission = route.permission,
     project = app and clean(text_in(body, "project") or text_in(query, "project") or "default"),
     environment = app and clean(text_in(body, "environment") or text_in(query, "environment") or "production"),
-    app = clean(app), object = clean(object),
+    app = clean(app), object = clean(object), detail = clean(text_in(body, "role")),
     run = (route.tag == "runs" or route.tag == "jobs") and clean(path.id) or nil,
   }
 end
@@ -136,7 +137,7 @@ local function begin(c)
 end
 
 function Audit:asks(c)
-  if not Audit.is_audited(c.route) then return end
+  if not Audit.is_audited(c.route) or not c.user then return end
   begin(c)
   c.audited = row_of(c)
   local ok, e = pcall(self.log.append, self.log, with(c.audited, { outcome = "asked" }))
@@ -165,9 +166,14 @@ function Audit:answers(c, e)
   local row, outcome = c.audited, outcome_of(status)
   if row then
     self:settle(with(row, { outcome = outcome, code = e and e.code, run = row.run or run_of(c.payload, e) }))
-  elseif refused[status] or c.unseen or outcome == "refused" and c.route and Audit.is_audited(c.route) then
+  elseif refused[status] or c.unseen or e and c.route and Audit.is_audited(c.route) then
     self:refuse(c, e.code)
+  elseif c.route and not c.user and Audit.is_audited(c.route) then
+    begin(c)
+    local ok, why = pcall(self.log.append, self.log, with(row_of(c), { outcome = outcome }))
+    if not ok then return err.from(why) end
   end
+  return e
 end
 
 -- Durable before this returns, unless the disk refuses: then as soon as it can be.
