@@ -37,7 +37,7 @@ describe("certificates", function()
     end }
     certs = require("nd.service.certs").new(d)
     d.certs = certs
-    certs.acme = { issue = function(_, wish) return answer(wish) end }
+    certs.acme = { issue = function(_, wish) return answer(wish) end, tidy = function() end }
     local app = w:app "shop"
     d.store:commit { { [[INSERT INTO route (domain, app, tls, proxy_type, created_at)
       VALUES ('a.test', ?, 'auto', 'nginx', 1)]], app.id },

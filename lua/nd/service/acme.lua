@@ -8,6 +8,7 @@
 --   acme.new{ directory=url, email=, ca=file, keys=dir, run=dir, well_known=dir } -> a
 --   a:issue{ names={...}, dns=function(act, name, value)|nil } -> chain, key     PEM; parks, a second or
 --       so. With `dns` the challenge is dns-01: it is called with "present" and "remove", and waited for.
+--   a:tidy()               parks; removes what was in work when the daemon ended
 -- Errors: cert_failed with the authority's own words, and data.retry_at (UTC ms) where it names a time.
 -- The account's key, one a directory, is in `keys`.
 --
@@ -198,6 +199,13 @@ function Acme:issue(wish)
   if work.problem then error(work.problem, 0) end
   if r.status ~= 0 then failed(r) end
   return fs.read(work.dir .. "/wanted-cert.pem"), key
+end
+
+function Acme:tidy()
+  for _, name in ipairs(fs.list(self.run)) do
+    if name:find "^acme%-%x+$" then fs.remove(self.run .. "/" .. name, { recursive = true }) end
+  end
+  if fs.exists(self.well_known) then fs.remove(self.well_known, { recursive = true }) end
 end
 
 return acme

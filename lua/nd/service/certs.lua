@@ -338,6 +338,7 @@ end
 
 function Certs:start()
   refresh(self)
+  self.acme:tidy()
   task.spawn("certificates", function()
     while not self.d.stopping do
       local ok, at = pcall(attend, self)

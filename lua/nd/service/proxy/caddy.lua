@@ -203,7 +203,7 @@ end
 function Caddy:renew(host, ms)
   local _ <close> = self.turns:hold "renew"
   local had = self.certificates:find(host)
-  local said = self.certificates:problem(host)
+  local _, said = self.certificates:problem(host)
   if not had then err.raise("cert_failed", "Caddy has no certificate of " .. host) end
   due_now(self, host, had)
   local done <close> = setmetatable({}, { __close = function() -- luacheck: ignore
@@ -211,17 +211,16 @@ function Caddy:renew(host, ms)
     self:sync()
   end })
   if self:sync() ~= "up" then error(self.problem, 0) end
-  local deadline, now = clock.monotonic() + ms
+  local deadline, why = clock.monotonic() + ms, nil
   repeat
     self:touch(host)
-    local has
-    has, now = self.certificates:find(host), self.certificates:problem(host)
+    local has, problem, at = self.certificates:find(host), self.certificates:problem(host)
     if has and has.serial ~= had.serial then return has end
-    if now and now ~= said then break end
+    if at ~= said then why = problem end
     task.sleep(100)
-  until clock.monotonic() > deadline
+  until why or clock.monotonic() > deadline
   err.raise("cert_failed", ("Caddy got no new certificate of %s: %s"):format(host,
-    now or ("the authority gave none in %d s"):format(ms // 1000)), "the one it has is shown on")
+    why or ("the authority gave none in %d s"):format(ms // 1000)), "the one it has is shown on")
 end
 
 -- Drops what Caddy has in memory (before 2.7; a later one goes on with it until it is due).

@@ -10,7 +10,7 @@
 --   c:remake(host)                     parks; makes an internal one anew
 --   c:ensure(host, tls) -> whether what Caddy may have in memory is outdated     parks
 --   c:find(host) -> {cert.read's first, standby=boolean} | nil     parks
---   c:problem(host) -> message | nil   parks; what Caddy last said of it, in the last days
+--   c:problem(host) -> message, when | nil    what Caddy last said of it; when: seconds since 1970
 --   certificates.issuer(url) -> name of the authority's directory in Caddy's storage
 
 local cert = require "cert"
@@ -19,6 +19,7 @@ local fs = require "fs"
 local json = require "json"
 local authority = require "nd.service.proxy.authority"
 
+local NO_CAUSE = "no solvers available" -- said after each challenge has said why it failed
 local LOG_MOST = 256 * 1024 -- bytes of the log's end that are looked through
 
 local Certificates = {}
@@ -105,14 +106,17 @@ function Certificates:problem(host)
   file:seek("set", math.max(0, size - LOG_MOST))
   local text = file:read "a"
   file:close()
-  local said
+  local said, at
   for line in text:gmatch "[^\n]+" do
     if line:find('"' .. host .. '"', 1, true) then
       local ok, entry = pcall(json.decode, line)
-      if ok and entry.identifier == host and entry.error then said = entry.error end
+      if ok and entry.identifier == host and entry.error and not entry.error:find(NO_CAUSE, 1, true)
+        and entry.msg ~= "will retry" then
+        said, at = entry.error, entry.ts
+      end
     end
   end
-  return said
+  return said, at
 end
 
 return certificates

@@ -197,7 +197,8 @@ local function logging(o)
   local name = "http.log.access.answers"
   return { logs = {
     default = { exclude = json.array { name } },
-    certificates = { include = json.array { "tls.obtain", "tls.renew" }, level = "ERROR",
+    certificates = { include = json.array { "tls.obtain", "tls.renew", "http.acme_client",
+      "tls.issuance.acme.acme_client" }, level = "ERROR",
       writer = { output = "file", filename = o.data .. "/certificates.log", roll_size_mb = 1, roll_keep = 1,
         roll_gzip = false } },
     answers = { include = json.array { name },
