@@ -84,8 +84,15 @@ function M.check_grant(grant)
   end
 end
 
+local read = {} -- grants as they are stored -> their parts
+
 local function covers(grant, name, where)
-  local given, project, environment, app = parts(grant)
+  local p = read[grant]
+  if not p then
+    p = { parts(grant) }
+    read[grant] = p
+  end
+  local given, project, environment, app = p[1], p[2], p[3], p[4]
   if not (brings[given] or {})[name] then return false end
   if where == M.SOME then return true end
   if not where then return not (project or environment or app) end

@@ -115,8 +115,11 @@ function M.check(route, c)
   if not permission.allows(user.rights, route.permission, app) then refuse(user, route.permission, app) end
 end
 
+local lists = { any = true, query = true }
+
 function M.narrow(c)
   local user = c.user
+  if not lists[c.route.about] then return end
   function c.sees(app) return user.full or permission.allows(user.rights, "read", app) end
   if user and not user.full then c.query.seen = permission.where(user.rights, "read") end
 end
