@@ -34,9 +34,15 @@ end
 
 local function tell(ctx, stored)
   if ctx.options.json then return out.json(stored) end
+  local newer
   for _, row in ipairs(stored) do
     out.print(("%s: version %d%s"):format(row.name, row.version, row.changed and "" or ", as it was"))
+    newer = newer or row.changed and row.version > 1
   end
+  if not newer then return end
+  local app = ctx.options.app or "APP"
+  out.progress(("What runs keeps the version it has: `ndctl restart %s`, or for files `ndctl secrets push %s`."):format(
+    app, app))
 end
 
 local function set(ctx)

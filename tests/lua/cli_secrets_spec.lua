@@ -65,6 +65,19 @@ describe("ndctl secrets", function()
     end
   end)
 
+  it("says when what runs gets a new version", function()
+    local version = 1
+    d.routes["POST /secrets/sync"] = function()
+      return { payload = json.array { { name = "A", version = version, changed = true } } }
+    end
+    assert.is_nil(ndctl({ "set", "A", "x" }).stderr:find "restart")
+    version = 2
+    local r = ndctl { "set", "A", "x", "--app", "shop" }
+    assert.equal("A: version 2\n", r.stdout)
+    assert.matches("ndctl restart shop.*ndctl secrets push shop", r.stderr)
+    assert.equal("", ndctl({ "set", "A", "x", "--quiet" }).stderr)
+  end)
+
   it("asks a password manager on this machine", function()
     fs.mkdir(dir .. "/bin")
     for _, name in ipairs { "op", "bw", "vault" } do
