@@ -32,6 +32,7 @@ local caddy = {}
 local Caddy = {}
 Caddy.__index = Caddy
 
+local MOMENT = 10    -- ms; a certificate that is so much younger than the one to replace isn't due with it
 local SETTLE = 50    -- ms; longer than Caddy takes from listing a directory to its file's stat
 local RELEASE = '"' .. config.RELEASE:gsub("%-", "%%-") .. '":%["(%d+)"'
 local KINDS = { auto = "tls", internal = "tls", off = "plain" }
@@ -195,9 +196,8 @@ end
 
 -- A configuration in which this host's certificate is due, but one that is a moment younger isn't.
 local function due_now(self, host, had)
-  local life, age = had.not_after - had.not_before, math.max(0, clock.now() - had.not_before)
-  local moment = math.min(1000, age // 2)
-  self.renewing = { host = host, ratio = math.min(1, 1 - (age - moment) / life) }
+  local life, age = had.not_after - had.not_before, clock.now() - had.not_before
+  self.renewing = { host = host, ratio = math.min(1, 1 - (age - MOMENT) / life) }
 end
 
 function Caddy:renew(host, ms)
