@@ -329,6 +329,18 @@ describe("people", function()
     assert.equal(200, (ask("DELETE", "/roles/stager")))
   end)
 
+  it("are told nothing of others' apps by an error either", function()
+    local about, err = require "nd.api.about", require "nd.error"
+    for code, message in pairs {
+      host_taken = "the host a.example belongs to the app 'blog' in default/production",
+      port_taken = "port 5432/tcp of this host belongs to the app 'blog' in default/production",
+      app_not_found = "there is no app 'blgo' in default/production",
+    } do
+      local e = about.discreet(err.from(err.new(code, message, "did you mean 'blog'? `ndctl destroy blog`")))
+      assert.is_nil((e.message .. e.hint):find("blog", 1, true), e.message .. e.hint)
+    end
+  end)
+
   it("have tokens for some apps and some time", function()
     local _, made = ask("POST", "/tokens", nil, { name = "ci", role = "deployer", environment = "staging", app = "shop",
       expires = "30d" })
