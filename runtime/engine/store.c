@@ -57,9 +57,13 @@ int nd_store_thread(uv_thread_t *thread, uv_thread_cb run, struct nd_store *stor
     return rc;
 }
 
-void nd_store_finish(struct nd_store *s, struct nd_list *list)
+void nd_store_finish(struct nd_store *s, struct nd_list *list, const struct nd_err *lost)
 {
     uv_mutex_lock(&s->lock);
+    if (lost) { /* at once with its requests: the loop ends it when it has told of them */
+        s->lost = true;
+        s->lost_err = *lost;
+    }
     ND_LIST_EACH (link, list) {
         nd_list_remove(link);
         nd_list_append(&s->finished, link);

@@ -104,6 +104,6 @@ void nd_store_reader(void *arg)
         else
             nd_conn_run(&s->read_conn, &r->statements[0], SIZE_MAX, &r->err);
         nd_list_append(&finished, &r->link);
-        nd_store_finish(s, &finished);
+        nd_store_finish(s, &finished, NULL);
     }
 }

@@ -56,7 +56,8 @@ void nd_store_reader(void *store);
 
 /* uv_thread_create, but signals stay with the loop's thread. */
 int nd_store_thread(uv_thread_t *thread, uv_thread_cb run, struct nd_store *store);
-/* Hands a list of finished requests to the loop; `list` is empty afterwards. */
-void nd_store_finish(struct nd_store *store, struct nd_list *list);
+/* Hands a list of finished requests to the loop; `list` is empty afterwards. `lost`: why all of it
+ * was, or NULL. */
+void nd_store_finish(struct nd_store *store, struct nd_list *list, const struct nd_err *lost);
 
 #endif

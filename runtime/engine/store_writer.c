@@ -152,13 +152,7 @@ static void write_group(struct writer *w, struct nd_list *group)
         }
     }
     note_stats(w, group, rc == 0);
-    if (rc < 0) {
-        uv_mutex_lock(&w->store->lock);
-        w->store->lost = true;
-        w->store->lost_err = err;
-        uv_mutex_unlock(&w->store->lock);
-    }
-    nd_store_finish(w->store, group);
+    nd_store_finish(w->store, group, rc < 0 ? &err : NULL);
 }
 
 /* Gives back all writes that stand behind one that was lost; lock held. */
