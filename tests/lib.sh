@@ -113,10 +113,13 @@ process_state() {
   printf '%s' "${line%% *}"
 }
 
-# PID 1 may reap late: a zombie has ended too.
+# PID 1 may reap late: a zombie has ended too, once no thread of it is left that holds its sockets open.
 process_alive() {
-  local state
-  state=$(process_state "$1") && [[ $state != Z ]]
+  local state threads
+  state=$(process_state "$1") || return 1
+  [[ $state == Z ]] || return 0
+  threads=(/proc/"$1"/task/*)
+  ((${#threads[@]} > 1))
 }
 
 process_ended() {

@@ -191,6 +191,10 @@ crash_baseline() {
   until_true 10 crash_is_written
   crash_run=
   crash_look database containers network files
+  while [[ ${seen[file]} == *.new* ]]; do # it has just begun
+    nap
+    crash_look files
+  done
   for name in "${CRASH_STEADY[@]}"; do base[$name]=${seen[$name]}; done
 }
 
