@@ -131,7 +131,7 @@ crash_look_files() {
   echo "== secret"
   ls "$DAEMON_DIR/run/secrets"
   echo "== file"
-  (cd "$DAEMON_DIR" && find state run -not -path 'run/secrets/*' -not -name answers.log) |
+  (cd "$DAEMON_DIR" && find state run -not -path 'run/secrets/*' -not -path state/proxy/data -not -name answers.log) |
     sed -E 's/[0-9]{20}\.[a-z]+$/SEGMENT/; /nextdeploy.db-(wal|shm)$/d' | sort -u
   echo "== routes"
   ls "$DAEMON_DIR/state/proxy/routes/plain" "$DAEMON_DIR/state/proxy/routes/tls" | grep '\.test$' | sort
