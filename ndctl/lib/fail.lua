@@ -32,7 +32,7 @@ local by_code = {
   registry_denied = 3, canary_failed = 6, age_bad_recipient = 2, age_bad_identity = 2,
 }
 
-local by_http = { [400] = 2, [401] = 3, [403] = 3, [404] = 4, [409] = 5, [504] = 6 }
+local by_http = { [400] = 2, [401] = 3, [403] = 3, [404] = 4, [409] = 5, [429] = 3, [504] = 6 }
 
 -- What a bad release looks like when its run fails: it never served, whatever the reason.
 local bad_release = {
