@@ -69,6 +69,22 @@ describe("certificates", function()
     assert.is_nil(json.encode(shown):find "PRIVATE")
   end)
 
+  it("of a host that shows another are told once, by the one that is shown", function()
+    answer = function() return make { "a.test" } end
+    certs:rotate "a.test"
+    local shown = { not_before = clock.now() - HOUR, not_after = (clock.now() // 1000 + 3600) * 1000,
+      subject = "a.test", issuer_name = "this host", serial = "01" }
+    local driver = d.proxy.driver
+    d.proxy.driver = function(...)
+      local found = driver(...)
+      found.find = function() return shown end
+      return found
+    end
+    d.store:commit { { "UPDATE route SET tls = 'internal'" } }
+    assert.equal(2, #certs:list())
+    assert.same({ { shown.not_after / 1000, labels = { { "domain", "a.test" } } } }, certs:gauge())
+  end)
+
   it("are asked for ever more slowly while the authority fails, and the one there is stays", function()
     answer = function() return make { "a.test" } end
     certs:rotate "a.test"

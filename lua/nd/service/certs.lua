@@ -519,12 +519,16 @@ end
 
 ---- metrics and doctor ----
 
+-- A name that has one in store and shows another (its host is `internal`, say) is told by what it shows.
 function Certs:gauge()
-  local values = {}
+  local values, of = {}, {}
   for _, c in ipairs(self:list()) do
-    if c.expiry then
-      values[#values + 1] = { instant.ms("expiry", c.expiry) / 1000, labels = { { "domain", c.domain } } }
+    local value = of[c.domain]
+    if c.expiry and not value then
+      value = { labels = { { "domain", c.domain } } }
+      values[#values + 1], of[c.domain] = value, value
     end
+    if c.expiry and (not value[1] or #c.hosts > 0) then value[1] = instant.ms("expiry", c.expiry) / 1000 end
   end
   return values
 end
