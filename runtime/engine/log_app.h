@@ -65,6 +65,8 @@ void nd_log_app_seal(struct nd_log_store *store); /* starts the next sealing */
 
 /* log_store.c */
 void nd_log_app_job_done(struct nd_log_app *app); /* may free it */
+/* A copy of its newest `count` segments, which there are; owned by the caller. */
+struct nd_log_segment *nd_log_app_newest(const struct nd_log_app *app, int count);
 void nd_log_run_free(struct nd_log_run *run);
 void nd_log_source_tell_lost(struct nd_log_source *source);
 

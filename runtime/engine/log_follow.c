@@ -232,11 +232,9 @@ static void count_one(void *arg, const struct nd_log_record *record)
 static void start_scan(struct nd_log_follower *f)
 {
     struct nd_log_app *app = f->app;
-    struct nd_log_segment *copy = nd_alloc((size_t)(app->count + 1) * sizeof *copy);
 
-    memcpy(copy, app->list, (size_t)app->count * sizeof *copy);
     f->scan = (struct nd_log_scan){.dir = app->dir,
-                                   .list = copy,
+                                   .list = nd_log_app_newest(app, app->count),
                                    .count = app->count,
                                    .filter = &f->call.filter,
                                    .after = f->call.filter.after,

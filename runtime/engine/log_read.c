@@ -59,10 +59,8 @@ static void on_flushed(void *arg)
 {
     struct reading *r = arg;
     struct nd_log_app *app = r->app;
-    struct nd_log_segment *copy = nd_alloc((size_t)(app->count + 1) * sizeof *copy);
 
-    memcpy(copy, app->list, (size_t)app->count * sizeof *copy);
-    r->scan.list = copy;
+    r->scan.list = nd_log_app_newest(app, app->count);
     r->scan.count = app->count;
     r->scan.upto = app->written;
     nd_job_start(app->store->loop, read_work, on_read, r);

@@ -100,6 +100,15 @@ static bool is_ending(const struct nd_log_app *app)
 }
 
 /* Goes on with the end of an app once nothing is under way. */
+struct nd_log_segment *nd_log_app_newest(const struct nd_log_app *app, int count)
+{
+    struct nd_log_segment *copy = nd_alloc((size_t)(count + 1) * sizeof *copy);
+
+    if (count > 0)
+        memcpy(copy, app->list + app->count - count, (size_t)count * sizeof *copy);
+    return copy;
+}
+
 void nd_log_app_job_done(struct nd_log_app *app)
 {
     app->jobs--;

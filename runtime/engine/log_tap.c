@@ -398,9 +398,7 @@ static void on_flushed(void *arg)
         return;
     }
     count = app->count < SEGMENTS ? app->count : SEGMENTS;
-    copy = nd_alloc(SEGMENTS * sizeof *copy);
-    if (count > 0)
-        memcpy(copy, app->list + app->count - count, (size_t)count * sizeof *copy);
+    copy = nd_log_app_newest(app, count);
     if (count < app->count)
         tap->since = copy[0].first_time; /* of what is older it has stored all */
     tap->filter.instance = nd_strdup(tap->call.instance);
