@@ -7,7 +7,8 @@ local SLACK_MS = 10 * 60 * 1000
 
 local function wait(ctx, handle, health, settle)
   local release = ctx.d.releases:get(ctx.app, handle.release)
-  return ctx.d.health:wait(ctx, release, health, settle or 0, handle.grown and ctx.d.scale:grown(release))
+  return ctx.d.health:wait(ctx, release, health, settle or 0,
+    handle.grown and ctx.d.scale:grown(release, handle))
 end
 
 local row = {

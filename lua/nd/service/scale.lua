@@ -87,10 +87,19 @@ function Scale:fill(ctx, release, count)
   return grow(self, ctx, release, counts)
 end
 
--- The instances that wait for traffic.
-function Scale:grown(release)
-  return self.d.store:all("SELECT * FROM instance WHERE release = ? AND state = 'waiting' AND gone_at IS NULL",
-    release.id)
+-- The rows of the instances that `grow` or `fill` has started, whatever has become of them.
+function Scale:grown(release, handle)
+  self.d.store:commit {} -- that they run may just have been found out
+  local named, rows = {}, {}
+  for _, instance in ipairs(handle.instances) do named[instance.name] = true end
+  for _, row in ipairs(self.d.releases:instances(release)) do
+    if named[row.name] then rows[#rows + 1] = row end
+  end
+  if #rows < #handle.instances then
+    err.raise("unhealthy", ("of the %d new instances of release %d there are %d"):format(#handle.instances,
+      release.number, #rows), "somebody removed one; `ndctl scale` starts it anew")
+  end
+  return rows
 end
 
 function Scale:set(app, release, name, count)
