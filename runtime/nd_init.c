@@ -178,8 +178,8 @@ static bool secret_to_env(const char *name)
     if (length < 0 && errno == EFBIG) {
         SAY("the secret %s is longer than %zu bytes, the most the kernel takes in one environment "
             "variable\n"
-            "nd-init: remedy: deliver it as a file (`--secret NAME:file`); the app then reads " SECRETS
-            "/%s\n",
+            "nd-init: remedy: deliver it as a file (`--secret NAME:file`); the app then "
+            "reads " SECRETS "/%s\n",
             name, (size_t)STRING_SIZE - prefix - 1, name);
         return false;
     }
@@ -189,8 +189,8 @@ static bool secret_to_env(const char *name)
     }
     if (memchr(pair + prefix, '\0', (size_t)length) != NULL) {
         SAY("the secret %s contains a zero byte, which no environment variable can hold\n"
-            "nd-init: remedy: deliver it as a file (`--secret NAME:file`); the app then reads " SECRETS
-            "/%s\n",
+            "nd-init: remedy: deliver it as a file (`--secret NAME:file`); the app then "
+            "reads " SECRETS "/%s\n",
             name, name);
         return false;
     }

@@ -77,7 +77,7 @@ static void it_is_locked_and_in_no_dump_and_no_child(void **state)
 
     (void)state;
     flags_of(s.data, flags, sizeof flags);
-#ifndef ND_SANITIZE /* which leaves mlock out */
+#ifndef ND_SANITIZE                        /* which leaves mlock out */
     assert_non_null(strstr(flags, " lo")); /* locked */
 #endif
     assert_non_null(strstr(flags, " dd")); /* not dumped */
