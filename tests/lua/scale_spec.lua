@@ -1,7 +1,6 @@
 -- What a crash in the middle of growing leaves: all that was started is still waited for.
 
 local World = require "tests.lua.spine_world"
-local Scale = require "nd.service.scale"
 
 describe("instances that were added when the daemon died", function()
   local w, d, app, release
@@ -9,7 +8,6 @@ describe("instances that were added when the daemon died", function()
   before_each(function()
     w = World.new()
     d = w.d
-    d.scale = Scale.new(d)
     app, release = w:app("shop", 1)
     d.store:commit { { [[INSERT INTO instance (release, process, position, name, address, state)
       VALUES (?, 'web', 2, 'shop-1-2', '10.0.1.2', 'starting')]], release.id } }
@@ -32,6 +30,12 @@ describe("instances that were added when the daemon died", function()
   it("are not taken for healthy where one has ended since", function()
     d.docker.containers["shop-1-2"].State.Running = false
     assert.equal("exited", grown().state)
+  end)
+
+  it("are removed where the number stayed as it was", function()
+    d.watch:tidy_apps()
+    assert.is_truthy(w:row("SELECT gone_at FROM instance WHERE name = 'shop-1-2'").gone_at)
+    assert.is_nil(w:row("SELECT gone_at FROM instance WHERE name = 'shop-1-1'").gone_at)
   end)
 
   it("are missed where somebody has removed one", function()

@@ -145,7 +145,7 @@ function World.new(dir)
   d.runs = { conflict = function() end, live = {} }
   for name, module in pairs { apps = "app", releases = "release", instances = "instances",
     traffic = "traffic", shift = "shift", drain = "drain", guard = "guard", watch = "watch", queue = "queue",
-    images = "images", seal = "seal", secrets = "secrets", redaction = "redaction" } do
+    images = "images", scale = "scale", seal = "seal", secrets = "secrets", redaction = "redaction" } do
     d[name] = require("nd.service." .. module).new(d)
   end
   return self

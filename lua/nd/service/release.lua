@@ -318,6 +318,7 @@ function Releases:tidy(app, run)
     if not self.d.store:get([[SELECT 1 AS one FROM run WHERE app = ? AND id IS NOT ?
       AND state IN ('running', 'sleeping', 'rolling_back')]], app.id, run or db.null) then
       self.d.shift:back(app)
+      self.d.scale:tidy(app)
     end
     for _, release in ipairs(self.d.store:all([[SELECT release.* FROM release JOIN app ON app.id = release.app
       WHERE app.id = ? AND release.id IS NOT app.live AND release.state IN ('created', 'healthy', 'draining', 'kept')

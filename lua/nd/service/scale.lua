@@ -134,4 +134,11 @@ function Scale:trim(release, name, drain_ms)
   return { removed = #rows, cut = cut }
 end
 
+-- What a run that has ended left too many of, because Docker was away when it should have trimmed.
+function Scale:tidy(app)
+  local live = self.d.releases:live(app)
+  if not live then return end
+  for _, process in ipairs(Process.list(release_config.of(live), Process.LONG)) do self:trim(live, process.name) end
+end
+
 return Scale

@@ -347,6 +347,8 @@ end
 function Watch:tidy_apps()
   for _, app in ipairs(self.d.store:all [[SELECT DISTINCT app.* FROM release JOIN app ON app.id = release.app
     WHERE release.state <> 'gone' AND release.state IN ('created', 'healthy', 'draining', 'kept')
+    AND NOT EXISTS (SELECT 1 FROM run WHERE run.app = app.id AND ended_at IS NULL)
+    UNION SELECT * FROM app WHERE (SELECT count(*) FROM instance WHERE release = live AND gone_at IS NULL) > 1
     AND NOT EXISTS (SELECT 1 FROM run WHERE run.app = app.id AND ended_at IS NULL)]]) do
     self.d.releases:tidy(app)
   end
