@@ -163,7 +163,7 @@ M["app.switch"] = {
     releases(ctx):check_runs(ctx.app, release)
     local result = ctx.d.traffic:switch(ctx.app, release)
     pcall(warn_unserved, ctx, release) -- it has happened, also if somebody cancels now
-    ctx.d.shift:ended()
+    ctx.d.shift:ended(ctx.app)
     return result
   end,
   clean = function(ctx) ctx.d.traffic:put_back(ctx.app) end,

@@ -17,7 +17,7 @@
 --   shift:back(app, drain_ms)          parks; the next release gets nothing more, may finish what it has
 --                                      begun, and is stopped; may be done again after a crash
 --   shift:canary(app) -> what a host name of the app has in its proxy during one, or nil
---   shift:ended()                      after the switch: a canary's configuration and address may go
+--   shift:ended(app)                   after the switch: a canary's configuration and address may go
 --   shift:start() -> task              when the proxies have been told: clears away what ended canaries have left
 
 local clock = require "clock"
@@ -116,7 +116,8 @@ function Shift:start()
   end)
 end
 
-function Shift:ended()
+function Shift:ended(app)
+  if not self.d.network:find_service(Apps.canary(app)) then return end -- none behind a proxy
   self.asked = true
   self.over:notify()
 end
@@ -218,7 +219,7 @@ function Shift:back(app, drain_ms)
   if serves then wake(self, app, live) end
   record(self, app, shift.release, 0, nil, { release = live and live.number, before = shift.release.number })
   d.traffic:retarget(app)
-  self:ended()
+  self:ended(app)
   if serves then d.guard:watch(app, live) end
   stop(self, app, shift.release, drain_ms, function() return true end)
   d.store:commit { { "DELETE FROM shift WHERE app = ?", app.id } }

@@ -345,11 +345,11 @@ end
 
 -- What a run left behind because Docker was away when it ended.
 function Watch:tidy_apps()
-  for _, app in ipairs(self.d.store:all [[SELECT DISTINCT app.* FROM release JOIN app ON app.id = release.app
-    WHERE release.state <> 'gone' AND release.state IN ('created', 'healthy', 'draining', 'kept')
-    AND NOT EXISTS (SELECT 1 FROM run WHERE run.app = app.id AND ended_at IS NULL)
-    UNION SELECT * FROM app WHERE (SELECT count(*) FROM instance WHERE release = live AND gone_at IS NULL) > 1
-    AND NOT EXISTS (SELECT 1 FROM run WHERE run.app = app.id AND ended_at IS NULL)]]) do
+  for _, app in ipairs(self.d.store:all [[SELECT * FROM app
+    WHERE NOT EXISTS (SELECT 1 FROM run WHERE run.app = app.id AND ended_at IS NULL)
+    AND (EXISTS (SELECT 1 FROM release WHERE release.app = app.id AND state <> 'gone'
+        AND state IN ('created', 'healthy', 'draining', 'kept'))
+      OR (SELECT count(*) FROM instance WHERE release = app.live AND gone_at IS NULL) > 1)]]) do
     self.d.releases:tidy(app)
   end
 end
