@@ -159,6 +159,7 @@ function M.where(rights, name)
       table.move(any_args, 1, #any_args, #args + 1, args)
     end
   end
+  if #rights == 0 then return { sql = "0", args = {} } end
   if #all == 0 then return nil end
   return { sql = table.concat(all, " AND "), args = args }
 end

@@ -33,6 +33,7 @@ describe("the permission table", function()
     assert.is_false(permission.allows(rights, "secrets:read", key "default/staging/shop"))
     assert.is_false(permission.allows({}, "read"))
     assert.is_false(permission.allows({ { "admin" }, {} }, "read"))
+    assert.equal("0", permission.where({}, "read").sql)
   end)
 
   it("has every list of rights allow a thing", function()

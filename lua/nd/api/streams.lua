@@ -6,12 +6,13 @@ local task = require "task"
 local s = require "nd.api.schema"
 local shapes = require "nd.api.shapes"
 
-local BATCH = 200
+local BATCH = 200  -- of a list
+local FRAMES = 50  -- that a follower is sent before others have their turn
 local IDLE_MS = 5000
 
 -- ---- events ----
 
-local function event_query(q, app)
+local function event_query(q, app, most)
   local where, args = { "seq > ?" }, {}
   if app then
     where[#where + 1] = "event.app = ?"
@@ -33,7 +34,7 @@ local function event_query(q, app)
   end
   return ([[SELECT seq, time, kind, event.app, event.run, data, app.name, app.project, app.environment
     FROM event LEFT JOIN app ON app.id = event.app WHERE %s ORDER BY seq LIMIT %d]]):format(
-    table.concat(where, " AND "), BATCH), args
+    table.concat(where, " AND "), most), args
 end
 
 local function event_of(row)
@@ -58,7 +59,7 @@ end
 
 local function list_events(c)
   local d, q = c.d, c.query
-  local sql, args = event_query(q, q.app and app_of(c))
+  local sql, args = event_query(q, q.app and app_of(c), BATCH)
   local list = json.array {}
   for i, row in ipairs(d.store:all(sql, q.since or math.max(0, d.store:last_event() - BATCH),
     table.unpack(args))) do
@@ -69,7 +70,7 @@ end
 
 local function events(c)
   local d, q = c.d, c.query
-  local sql, args = event_query(q, q.app and app_of(c))
+  local sql, args = event_query(q, q.app and app_of(c), FRAMES)
   local since = q.since or d.store:last_event()
   return function(ws)
     local follower = task.spawn("events", function()
@@ -79,7 +80,9 @@ local function events(c)
           ws:send(json.encode(event_of(row)))
           since = row.seq
         end
-        if #rows < BATCH then
+        if #rows == FRAMES then
+          task.yield()
+        else
           if q.follow == false then return ws:close(1000, "that was all") end
           d.store.changed:wait(IDLE_MS)
         end

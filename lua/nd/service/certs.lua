@@ -156,7 +156,7 @@ end
 
 -- Gives the proxies what they are to show. Each looks itself whether anything has changed.
 function Certs:spread()
-  local _ <close> = self.lock:hold "spread"
+  local _ <close> = self.lock:hold(self) -- a key that no host is called
   local list, hosts, nginx, own = rows(self), routes(self), {}, {}
   for _, row in ipairs(bundles_for(list, hosts)) do
     local path = path_of(self, row.name)
