@@ -49,6 +49,12 @@ static void add_bio(BIO *bio, struct nd_buf *out)
     nd_buf_add(out, data, (size_t)length);
 }
 
+static void no_certificate(struct nd_err *err)
+{
+    nd_err_set(err, "bad_certificate", "PEM is text, and begins with -----BEGIN CERTIFICATE-----",
+               "what was given as the certificate has none in PEM form");
+}
+
 /* Reads on to the next certificate; NULL at the end, and at one that is broken (`err` is set). */
 static X509 *next_certificate(BIO *bio, struct nd_err *err)
 {
@@ -68,7 +74,7 @@ static X509 *first_certificate(struct nd_pem bundle, struct nd_err *err)
     err->code[0] = '\0';
     x = next_certificate(bio, err);
     if (!x && !err->code[0])
-        nd_err_set(err, "bad_certificate", NULL, "there is no certificate in it");
+        no_certificate(err);
     BIO_free(bio);
     return x;
 }
@@ -80,8 +86,8 @@ static EVP_PKEY *read_key(struct nd_pem pem, struct nd_err *err)
 
     ERR_clear_error(); /* what it says might quote the key */
     if (!key)
-        nd_err_set(err, "bad_key", NULL,
-                   "there is no private key in it that can be read without a passphrase");
+        nd_err_set(err, "bad_key", "PEM is text, and begins with -----BEGIN PRIVATE KEY-----",
+                   "what was given as the key has none in PEM form that needs no passphrase");
     BIO_free(bio);
     return key;
 }
@@ -244,7 +250,7 @@ int nd_cert_read(struct nd_pem bundle, struct nd_cert_list *out, struct nd_err *
         before = x;
     }
     if (!out->count && !err->code[0])
-        nd_err_set(err, "bad_certificate", NULL, "there is no certificate in it");
+        no_certificate(err);
     X509_free(before);
     BIO_free(bio);
     ERR_clear_error();
