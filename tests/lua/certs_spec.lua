@@ -126,7 +126,7 @@ describe("certificates", function()
       ["for b.test"] = function() return make { "b.test" } end,
       ["expired"] = function() return make({ "a.test" }, { not_after = clock.now() - 1000 }) end,
       ["private key"] = function() return make { "a.test" }, other end,
-      ["no certificate"] = function() return "nothing", other end,
+      ["none in PEM form"] = function() return "nothing", other end,
     } do
       answer = function()
         local pem, key = fn()
