@@ -15,7 +15,7 @@ local args = {}
 
 -- Options of every command.
 args.globals = {
-  { "host", value = "URL", doc = "the daemon: unix:///PATH, https://HOST:PORT or http://HOST:PORT (NDCTL_HOST)" },
+  { "host", value = "URL", doc = "the daemon: unix:///PATH, https://HOST:PORT or http://127.0.0.1:PORT (NDCTL_HOST)" },
   { "context", value = "NAME", complete = "contexts",
     doc = "the daemon of that name, see ndctl context (NDCTL_CONTEXT)" },
   { "token", value = "TOKEN", doc = "bearer token for a daemon on TCP (NDCTL_TOKEN)" },

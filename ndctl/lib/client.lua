@@ -16,6 +16,13 @@ local PAGE = 500 -- apps that are asked for at once
 local Client = {}
 Client.__index = Client
 
+-- ADDRESS[:PORT] of this machine, where nobody listens in on the way.
+local function is_loopback(rest)
+  local name = rest:match "^%[(.*)%]" or rest:match "^[^:]*"
+  return name == "::1" or name == "localhost" or name:find "^127%.%d+%.%d+%.%d+$" ~= nil
+end
+
+-- Beyond this machine a password or a token goes by TLS or not at all.
 local function parse_host(host)
   local path = host:match("^unix:(/.*)$")
   if path then
@@ -23,11 +30,16 @@ local function parse_host(host)
       ws_base = "ws://localhost" }
   end
   if host:sub(1, 1) == "/" then return parse_host("unix:" .. host) end
-  if not host:find("://", 1, true) and host:find(":%d+$") then host = "http://" .. host end
+  if not host:find("://", 1, true) and host:find(":%d+$") then
+    host = (is_loopback(host) and "http://" or "https://") .. host
+  end
   local scheme, rest = host:match("^(https?)://([^/?#%s]+)/?$")
   if not scheme then
     fail.usage(("'%s' isn't an address of a daemon"):format(host),
-      "write unix:///PATH, https://ADDRESS:PORT or http://ADDRESS:PORT")
+      "write unix:///PATH, https://ADDRESS:PORT or http://127.0.0.1:PORT")
+  elseif scheme == "http" and not is_loopback(rest) then
+    fail.usage(("%s would have everybody on the way read what is sent"):format(host),
+      ("beyond loopback the daemon speaks TLS: https://%s"):format(rest))
   end
   return { host = host, base = scheme .. "://" .. rest,
     ws_base = (scheme == "https" and "wss://" or "ws://") .. rest }

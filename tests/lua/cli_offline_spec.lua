@@ -43,6 +43,7 @@ describe("ndctl without a daemon", function()
       { { "deploy", "--imge", "x" }, "did you mean %-%-image" },
       { { "stop" }, "APP is missing" },
       { { "status", "--host", "nonsense" }, "isn't an address" },
+      { { "status", "--host", "http://box:8371" }, "everybody on the way .*https://box:8371" },
       { { "logs", "web", "--since", "soon" }, "duration or a time" },
       { { "deploy", "img" }, "which app" },
       { { "deploy", "--app", "web" }, "which image" },
@@ -66,6 +67,8 @@ describe("ndctl without a daemon", function()
     r = run { "status", "--host", "http://127.0.0.1:1", "--json" }
     assert.equal(7, r.status)
     assert.matches('"code": ?"unreachable"', r.stdout)
+    assert.matches("http://127.0.0.1:1:", run({ "status", "--host", "127.0.0.1:1" }).stderr)
+    assert.matches("https://127.0.0.1.nip.invalid:1:", run({ "status", "--host", "127.0.0.1.nip.invalid:1" }).stderr)
   end)
 
   it("makes a recipe to begin with, once", function()
