@@ -98,12 +98,15 @@ static int parsers_http(lua_State *L)
     size_t length, at = 0;
     const char *given = luaL_checklstring(L, 1, &length);
     char *bytes = memcpy(lua_newuserdatauv(L, length + 1, 0), given, length); // it is written to
+    struct nd_http_sizes sizes = nd_http_limits_default.sizes;
     struct nd_http_parse p;
     struct nd_err err = {0};
+    size_t bodies = 0;
     int status = 0;
     bool failed = false;
 
-    nd_http_parse_init(&p, &nd_http_limits_default.sizes);
+    sizes.body_unknown = sizes.body; /* who sent them nobody asks here */
+    nd_http_parse_init(&p, &sizes, &bodies);
     lua_newtable(L); // requests
     while (at < length && !failed) {
         size_t used;

@@ -26,6 +26,7 @@ local GRACE_MS = 1000
 local HAND_OVER_MS = 500 -- the same while new requests wait for the program that comes
 local REST_MS = 30000
 local LOCK_MS = 2000
+local ECHO_MOST = 4 << 20 -- bytes that /_test/echo takes, which asks for no token
 local REPLACE = -1       -- what `run` returns instead of an exit status: the program on disk is to go on
 
 local M = {}
@@ -112,8 +113,8 @@ local function listen(o)
   d.tls = o.tls and door_tls.new(o) or nil
   d.doors = {
     server.listen({ unix = o.socket, mode = 432, group = socket_group() }, handler), -- 0660
-    server.listen({ address = o.address, port = o.tcp_port, tls = d.tls and d.tls.files, test = o.test_endpoints },
-      handler),
+    server.listen({ address = o.address, port = o.tcp_port, tls = d.tls and d.tls.files,
+      limits = o.test_endpoints and { body_unknown = ECHO_MOST } or nil }, handler),
   }
   server.drop_inherited()
   if d.tls then d.tls:watch(d.doors[2]) end

@@ -2,15 +2,16 @@
  * server.c - the Lua module `server`: HTTP and WebSocket servers, a task for each request.
  *
  *   server.listen({unix=path, mode=0660, group=} | {address=, port=}, handler) -> s
- *       also limits={body=, head=, target= (bytes), head_ms=, body_ms=, body_rate=, idle_ms=,
- *       write_ms=, connections=, per_address=, message= (bytes), ping_ms=}
+ *       also limits={body=, body_unknown=, bodies=, head=, target= (bytes), head_ms=, body_ms=,
+ *         body_rate=, idle_ms=, write_ms=, connections=, per_address=, message= (bytes), ping_ms=}
  *       and tls={cert=, key=[, ca=]} for an address: PEM files (io/tls.h); with a `ca` every client
- * needs a certificate that it signed s:set_tls{cert=, key=[, ca=]} reads the files again, for the
- * connections to come s:address() -> path | address, port     s:connections()
+ *         needs a certificate that it signed
+ *   s:set_tls{cert=, key=[, ca=]} reads the files again, for the connections to come
+ *   s:address() -> path | address, port     s:connections()
  *   s:close([grace_ms=10000]) waits for what is in flight; WebSockets are closed with 1001
  *   s:hand_over([grace_ms=10000]) the same, but the listening socket stays open, for the program
- * that replaces this one; WebSockets are closed with 1012 server.drop_inherited() closes the
- * sockets handed to this process that no server has taken
+ *       that replaces this one; WebSockets are closed with 1012
+ *   server.drop_inherited() closes the sockets handed to this process that no server has taken
  *
  *   handler(req): req = {method=, target=, path= (decoded, normalised), query={name=value, the last
  *       wins}, headers={lower-case name=value}, body=, websocket=bool,
@@ -127,7 +128,8 @@ struct limit {
     }
 
 static const struct limit limit_names[] = {
-    WIDE("body", sizes.body),           WIDE("head", sizes.head),
+    WIDE("body", sizes.body),           WIDE("body_unknown", sizes.body_unknown),
+    WIDE("bodies", sizes.bodies),       WIDE("head", sizes.head),
     WIDE("target", sizes.target),       NARROW("head_ms", head_ms),
     NARROW("body_ms", body_ms),         NARROW("body_rate", body_rate),
     NARROW("idle_ms", idle_ms),         NARROW("write_ms", write_ms),

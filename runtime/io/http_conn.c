@@ -103,6 +103,7 @@ void nd_http_conn_linger(struct nd_http_conn *c)
         return;
     c->state = ND_CONN_LINGER;
     c->deadline = 0;
+    nd_http_parse_drop_body(&c->parse);
     c->shutdown.data = c;
     if (uv_shutdown(&c->shutdown, &c->uv.stream, on_shutdown) < 0)
         nd_http_conn_close(c);
@@ -306,6 +307,7 @@ static void dispatch(struct nd_http_conn *c)
     c->deadline = 0;
     c->req.held = true;
     c->server->on_request(c->server->arg, &c->req);
+    nd_http_parse_drop_body(p);
 }
 
 void nd_http_conn_answered(struct nd_http_conn *c)
@@ -354,6 +356,13 @@ static void await_rest(struct nd_http_conn *c, size_t bytes)
     c->continued = true;
 }
 
+static void refuse_unread(struct nd_http_conn *c)
+{
+    static const struct nd_http_field later = {{"Retry-After", 11}, {"5", 1}};
+
+    nd_http_conn_refuse(c, c->parse.status, &c->parse.err, &later, c->parse.status == 503);
+}
+
 /* Parses what it can of `data`, or of c->in where that is NULL; returns what it took. */
 static size_t parse(struct nd_http_conn *c, char *data, size_t length)
 {
@@ -367,7 +376,7 @@ static size_t parse(struct nd_http_conn *c, char *data, size_t length)
 
         at += used;
         if (state == ND_HTTP_FAILED) {
-            nd_http_conn_refuse(c, c->parse.status, &c->parse.err, NULL, 0);
+            refuse_unread(c);
         } else if (state == ND_HTTP_DONE) {
             dispatch(c);
         } else {
@@ -524,7 +533,7 @@ struct nd_http_conn *nd_http_conn_new(struct nd_http_server *server)
     c->server = server;
     server->holders++;
     nd_list_init(&c->link);
-    nd_http_parse_init(&c->parse, &server->limits.sizes);
+    nd_http_parse_init(&c->parse, &server->limits.sizes, &server->bodies);
     if (server->unix_socket)
         uv_pipe_init(&server->loop->uv, &c->uv.pipe, 0);
     else

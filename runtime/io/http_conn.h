@@ -62,6 +62,7 @@ struct nd_http_server {
     int refused;            /* connections that are being told 503 */
     int handshakes;         /* of TLS, under way */
     struct ssl_ctx_st *tls; /* owned; NULL: none */
+    size_t bodies;          /* bytes held of bodies on their way */
     int holders;            /* connections' structs, and one until the handles are closed */
     int64_t grace_until;    /* ms, monotonic; while closing */
     void (*on_closed)(void *arg);

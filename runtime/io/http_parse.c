@@ -37,6 +37,10 @@ static int target_too_long(struct nd_http_parse *p)
 
 static int body_too_large(struct nd_http_parse *p)
 {
+    if (p->body_most < p->sizes->body)
+        return refuse(p, 413, "body_too_large", "Send a token, or a smaller body.",
+                      "the request's body is larger than this server takes from who shows no "
+                      "Authorization");
     return refuse(p, 413, "body_too_large", "Send a smaller body.",
                   "the request's body is larger than this server takes");
 }
@@ -300,7 +304,10 @@ static int on_headers_complete(llhttp_t *llhttp)
         return bad_request(p, "HTTP/1.0 has no Transfer-Encoding");
     if (p->transfer_encodings && llhttp->flags & F_CONTENT_LENGTH)
         return bad_request(p, "Content-Length is given beside Transfer-Encoding");
-    if (!chunked && llhttp->content_length > p->sizes->body)
+    p->body_most = p->sizes->body;
+    if (!nd_http_parse_field(p, "authorization").length && p->sizes->body_unknown < p->body_most)
+        p->body_most = p->sizes->body_unknown;
+    if (!chunked && llhttp->content_length > p->body_most)
         return body_too_large(p);
     p->keep_alive = llhttp_should_keep_alive(llhttp);
     p->websocket = llhttp->flags & F_CONNECTION_UPGRADE && llhttp->http_minor == 1 &&
@@ -318,8 +325,12 @@ static int on_body(llhttp_t *llhttp, const char *at, size_t length)
         p->body = (struct nd_http_text){at, length}; /* came whole: no copy */
         return 0;
     }
-    if (p->body_held.length + length > p->sizes->body)
+    if (p->body_held.length + length > p->body_most)
         return body_too_large(p);
+    if (*p->bodies + length > p->sizes->bodies)
+        return refuse(p, 503, "bodies_full", "Try again in a few seconds.",
+                      "the server holds as much of bodies on their way as it takes at once");
+    *p->bodies += length;
     nd_buf_add(&p->body_held, at, length);
     p->body = (struct nd_http_text){p->body_held.data, p->body_held.length};
     return 0;
@@ -353,19 +364,14 @@ static const llhttp_settings_t settings = {
 
 /* ---- */
 
-void nd_http_parse_init(struct nd_http_parse *p, const struct nd_http_sizes *sizes)
+void nd_http_parse_init(struct nd_http_parse *p, const struct nd_http_sizes *sizes, size_t *bodies)
 {
     memset(p, 0, sizeof *p);
     p->sizes = sizes;
+    p->bodies = bodies;
     p->host = -1;
     llhttp_init(&p->llhttp, HTTP_REQUEST, &settings);
     p->llhttp.data = p;
-}
-
-void nd_http_parse_fini(struct nd_http_parse *p)
-{
-    nd_buf_fini(&p->held);
-    nd_buf_fini(&p->body_held);
 }
 
 static void recycle(struct nd_buf *b)
@@ -376,10 +382,24 @@ static void recycle(struct nd_buf *b)
         nd_buf_clear(b);
 }
 
+void nd_http_parse_drop_body(struct nd_http_parse *p)
+{
+    *p->bodies -= p->body_held.length;
+    recycle(&p->body_held);
+    p->body = (struct nd_http_text){0};
+}
+
+void nd_http_parse_fini(struct nd_http_parse *p)
+{
+    nd_http_parse_drop_body(p);
+    nd_buf_fini(&p->held);
+    nd_buf_fini(&p->body_held);
+}
+
 void nd_http_parse_next(struct nd_http_parse *p)
 {
     recycle(&p->held);
-    recycle(&p->body_held);
+    nd_http_parse_drop_body(p);
     llhttp_init(&p->llhttp, HTTP_REQUEST, &settings);
     p->llhttp.data = p;
     p->state = ND_HTTP_HEAD;
@@ -389,7 +409,6 @@ void nd_http_parse_next(struct nd_http_parse *p)
     p->base = NULL;
     p->fields = p->transfer_encodings = 0;
     p->host = -1;
-    p->body = (struct nd_http_text){0};
 }
 
 /* Runs llhttp over `length` bytes and returns how many it took. */

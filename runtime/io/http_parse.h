@@ -25,9 +25,12 @@
 enum { ND_HTTP_FIELDS = 100 }; /* fields a request; nginx and Apache allow about as many */
 
 struct nd_http_sizes {
-    size_t target; /* bytes: more is 414 */
-    size_t head;   /* bytes, request line and fields, at most 65,000: more is 431 */
-    size_t body;   /* bytes, decoded: more is 413 */
+    size_t target;       /* bytes: more is 414 */
+    size_t head;         /* bytes, request line and fields, at most 65,000: more is 431 */
+    size_t body;         /* bytes, decoded: more is 413 */
+    size_t body_unknown; /* of a request without Authorization: the same, where it is less */
+    size_t
+        bodies; /* bytes held of bodies whose rest is still to come, of all parsers: more is 503 */
 };
 
 struct nd_http_span {
@@ -66,6 +69,8 @@ struct nd_http_parse {
     /* the body */
     struct nd_http_text body; /* in the caller's bytes or in body_held */
     struct nd_buf body_held;  /* owned */
+    size_t *bodies;           /* borrowed: bytes in body_held, of all parsers together */
+    size_t body_most;         /* bytes this request's may have */
     uint64_t content_length;
     uint32_t overhead; /* bytes of chunk extensions and trailers so far */
     const char *fed;   /* where the bytes that llhttp is reading start */
@@ -76,9 +81,11 @@ struct nd_http_parse {
     struct nd_err err;
 };
 
-void nd_http_parse_init(struct nd_http_parse *p, const struct nd_http_sizes *sizes);
+/* `bodies` counts what all parsers that share it hold; it outlives them. */
+void nd_http_parse_init(struct nd_http_parse *p, const struct nd_http_sizes *sizes, size_t *bodies);
 void nd_http_parse_fini(struct nd_http_parse *p);
-void nd_http_parse_next(struct nd_http_parse *p); /* ready for the next request */
+void nd_http_parse_next(struct nd_http_parse *p);      /* ready for the next request */
+void nd_http_parse_drop_body(struct nd_http_parse *p); /* it was read, or nobody will */
 
 /* Reads on. `*used` bytes are done with; the state after it says what there is. `data` may be
  * written to (field names are lowered in place). */

@@ -17,7 +17,11 @@
 #include "io/http_conn.h"
 
 const struct nd_http_limits nd_http_limits_default = {
-    .sizes = {.target = 8 * 1024, .head = 16 * 1024, .body = 4 * 1024 * 1024},
+    .sizes = {.target = 8 * 1024,
+              .head = 16 * 1024,
+              .body = 4 * 1024 * 1024,
+              .body_unknown = 64 * 1024,
+              .bodies = 64 * 1024 * 1024},
     .head_ms = 10 * 1000,
     .body_ms = 10 * 1000,
     .body_rate = 4096,
@@ -504,6 +508,8 @@ struct nd_http_server *nd_http_server_open(struct nd_loop *loop, const struct nd
     server->port = -1;
     server->unix_socket = where->unix_path != NULL;
     server->path = nd_strdup(where->unix_path ? where->unix_path : where->address);
+    if (server->unix_socket) /* who may connect is known already */
+        server->limits.sizes.body_unknown = server->limits.sizes.bodies = SIZE_MAX;
     nd_list_init(&server->conns);
     for (int i = 0; i < ND_HTTP_BUCKETS; i++)
         nd_list_init(&server->addresses[i]);

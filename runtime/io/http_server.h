@@ -15,7 +15,9 @@
  * head_ms.
  *
  * Slow and greedy peers: deadlines for the head, the body (a least rate), idle connections, and
- * writes without progress; caps on connections altogether and by address (503).
+ * writes without progress; caps on connections altogether and by address, and on the bytes of
+ * bodies whose rest is still to come (503). Over TCP, who shows no Authorization may send a small
+ * body only. That it is worth something is for the layer above to find out.
  */
 #ifndef ND_IO_HTTP_SERVER_H
 #define ND_IO_HTTP_SERVER_H

@@ -208,6 +208,7 @@ static inline bool answered(const struct client *c)
 #define GET "GET / HTTP/1.1\r\nHost: a\r\n"
 #define POST "POST / HTTP/1.1\r\nHost: a\r\n"
 #define CHUNKED POST "Transfer-Encoding: chunked\r\n\r\n"
+#define KNOWN "Authorization: Bearer t\r\n" /* may send more than others */
 
 struct app {
     struct fixture f;

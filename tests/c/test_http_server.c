@@ -178,16 +178,139 @@ static void limits_have_their_own_statuses(void **state)
     nd_buf_adds(&r, "\r\n");
     expect_status(&app, &r, 431);
 
-    nd_buf_addf(&r, POST "Content-Length: %d\r\n\r\n%.*s", MOST, MOST, big);
+    nd_buf_addf(&r, POST KNOWN "Content-Length: %d\r\n\r\n%.*s", MOST, MOST, big);
     expect_status(&app, &r, 200);
     assert_int_equal(app.body.length, MOST);
-    nd_buf_addf(&r, CHUNKED "%x\r\n%.*s\r\n0\r\n\r\n", MOST + 1, MOST + 1, big);
+    nd_buf_addf(&r, POST KNOWN "Content-Length: %d\r\n\r\n", MOST + 1);
+    expect_status(&app, &r, 413);
+    nd_buf_addf(&r, POST KNOWN "Transfer-Encoding: chunked\r\n\r\n%x\r\n%.*s\r\n0\r\n\r\n",
+                MOST + 1, MOST + 1, big);
     expect_status(&app, &r, 413);
     nd_buf_addf(&r, CHUNKED "1;x=%.*s", 64 * 1024, big); /* endless extensions */
     expect_status(&app, &r, 400);
 
     nd_buf_fini(&r);
     free(big);
+    app_end(&app);
+}
+
+static void who_shows_no_token_sends_little(void **state)
+{
+    enum { LITTLE = 64 * 1024 };
+    struct nd_buf r = {0};
+    struct app app;
+    struct client c;
+    char *big = nd_alloc(LITTLE + 2);
+
+    (void)state;
+    memset(big, 'x', LITTLE + 1);
+    app_start(&app, NULL);
+    nd_buf_addf(&r, POST "Content-Length: %d\r\n\r\n%.*s", LITTLE, LITTLE, big);
+    expect_status(&app, &r, 200);
+    nd_buf_addf(&r, POST "Content-Length: %d\r\n\r\n", LITTLE + 1); /* by the head alone */
+    expect_status(&app, &r, 413);
+    nd_buf_addf(&r, POST "Authorization:\r\nContent-Length: %d\r\n\r\n", LITTLE + 1);
+    expect_status(&app, &r, 413);
+    nd_buf_addf(&r, CHUNKED "%x\r\n%.*s\r\n0\r\n\r\n", LITTLE, LITTLE, big);
+    expect_status(&app, &r, 200);
+    client_open(&app.f, &c); /* without the last chunk */
+    client_says(&app.f, &c, CHUNKED "10000\r\n");
+    client_send(&app.f, &c, big, LITTLE);
+    client_says(&app.f, &c, "\r\n1\r\nx");
+    PUMP_UNTIL(&app.f, &c, c.eof);
+    assert_int_equal(status_of(&c), 413);
+    client_close(&c);
+    nd_buf_fini(&r);
+    free(big);
+    app_end(&app);
+}
+
+/* Sends the head of a POST with a body of `length` bytes, and the first `part` of them. */
+static void begin_body(struct app *app, struct client *c, const char *bytes, size_t length,
+                       size_t part)
+{
+    char head[128];
+
+    snprintf(head, sizeof head, POST KNOWN "Content-Length: %zu\r\n\r\n", length);
+    client_open(&app->f, c);
+    client_says(&app->f, c, head);
+    client_send(&app->f, c, bytes, part);
+}
+
+static void all_bodies_together_are_limited(void **state)
+{
+    enum { BODY = 90 * 1024, PART = 60 * 1024 };
+    struct nd_http_limits limits = nd_http_limits_default;
+    struct app app;
+    struct client first, second, c;
+    char *bytes = nd_alloc(BODY + 1);
+
+    (void)state;
+    memset(bytes, 'x', BODY);
+    limits.sizes.bodies = 100 * 1024;
+    app_start(&app, &limits);
+    begin_body(&app, &first, bytes, BODY, PART);
+    pump_for(&app.f, &first, 20);
+
+    begin_body(&app, &second, bytes, BODY, PART); /* who comes last is sent away */
+    PUMP_UNTIL(&app.f, &second, second.eof);
+    assert_int_equal(status_of(&second), 503);
+    assert_true(has(&second, "\r\nRetry-After: "));
+    assert_true(has(&second, "bodies_full"));
+    client_close(&second);
+
+    client_open(&app.f, &c); /* nothing is kept of what comes whole */
+    client_says(&app.f, &c, POST "Content-Length: 3\r\n\r\nabc");
+    PUMP_UNTIL(&app.f, &c, answered(&c));
+    assert_int_equal(status_of(&c), 200);
+    client_close(&c);
+
+    client_send(&app.f, &first, bytes, BODY - PART);
+    PUMP_UNTIL(&app.f, &first, answered(&first));
+    assert_int_equal(status_of(&first), 200);
+    assert_int_equal(app.body.length, BODY);
+
+    for (int i = 0; i < 3; i++) { /* who has his answer, or has left, holds nothing */
+        begin_body(&app, &c, bytes, BODY, i < 2 ? PART : BODY);
+        pump_for(&app.f, &c, 20);
+        if (i == 2)
+            PUMP_UNTIL(&app.f, &c, answered(&c));
+        assert_int_equal(status_of(&c), i < 2 ? 0 : 200);
+        client_close(&c);
+        PUMP_UNTIL(&app.f, &first, nd_http_server_connections(app.f.server) == 1);
+    }
+    client_close(&first);
+    free(bytes);
+    app_end(&app);
+}
+
+/* What is read is copied by then: a handler that takes its time doesn't keep others out. */
+static void a_body_counts_until_its_handler_has_it(void **state)
+{
+    enum { BODY = 90 * 1024 };
+    struct nd_http_limits limits = nd_http_limits_default;
+    struct app app;
+    struct client waits, c;
+    char *bytes = nd_alloc(BODY + 1), head[128];
+
+    (void)state;
+    memset(bytes, 'x', BODY);
+    limits.sizes.bodies = 100 * 1024;
+    app_start(&app, &limits);
+    snprintf(head, sizeof head,
+             "POST /wait HTTP/1.1\r\nHost: a\r\n" KNOWN "Content-Length: %d\r\n\r\n", BODY);
+    client_open(&app.f, &waits);
+    client_says(&app.f, &waits, head);
+    client_send(&app.f, &waits, bytes, BODY);
+    PUMP_UNTIL(&app.f, &waits, app.waiting);
+    begin_body(&app, &c, bytes, BODY, BODY);
+    PUMP_UNTIL(&app.f, &c, answered(&c));
+    assert_int_equal(status_of(&c), 200);
+    nd_http_respond(app.waiting, 200, NULL, 0, "done", 4, NULL);
+    PUMP_UNTIL(&app.f, &waits, has(&waits, "done"));
+    client_close(&waits);
+    client_close(&c);
+    free(bytes);
     app_end(&app);
 }
 
@@ -535,8 +658,11 @@ static void unix_sockets_tell_who_connects(void **state)
     struct client c = {0};
     struct stat st;
     FILE *left_over;
+    static char bytes[100000];
+    struct nd_http_limits limits = nd_http_limits_default;
 
     (void)state;
+    limits.sizes.bodies = 1000;
     assert_non_null(mkdtemp(dir));
     snprintf(path, sizeof path, "%s/s", dir);
     snprintf(un.path, sizeof un.path, "%s", path);
@@ -548,7 +674,7 @@ static void unix_sockets_tell_who_connects(void **state)
     assert_string_equal(err.code, "address_in_use");
     unlink(path);
 
-    app.f.server = nd_http_server_open(&app.f.loop, &where, NULL, on_request, &app, &err);
+    app.f.server = nd_http_server_open(&app.f.loop, &where, &limits, on_request, &app, &err);
     assert_non_null(app.f.server);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
@@ -560,6 +686,12 @@ static void unix_sockets_tell_who_connects(void **state)
     fcntl(c.fd, F_SETFL, O_NONBLOCK);
     client_says(&app.f, &c, GET "\r\n");
     PUMP_UNTIL(&app.f, &c, answered(&c));
+    nd_buf_clear(&c.in);
+    client_says(&app.f, &c, POST "Content-Length: 100000\r\n\r\n"); /* it needs no token */
+    client_send(&app.f, &c, bytes, sizeof bytes);
+    PUMP_UNTIL(&app.f, &c, answered(&c));
+    assert_int_equal(status_of(&c), 200);
+    assert_int_equal(app.body.length, sizeof bytes);
     assert_int_equal(app.peer.kind, ND_HTTP_UNIX);
     assert_int_equal(app.peer.uid, getuid());
     assert_int_equal(app.peer.pid, getpid());
@@ -621,6 +753,9 @@ int main(void)
         cmocka_unit_test(expect_continue_is_answered_before_the_body),
         cmocka_unit_test(HEAD_has_a_length_and_no_body),
         cmocka_unit_test(limits_have_their_own_statuses),
+        cmocka_unit_test(who_shows_no_token_sends_little),
+        cmocka_unit_test(all_bodies_together_are_limited),
+        cmocka_unit_test(a_body_counts_until_its_handler_has_it),
         cmocka_unit_test(slow_clients_are_told_408),
         cmocka_unit_test(a_steady_body_may_take_longer_than_body_ms),
         cmocka_unit_test(too_many_connections_are_told_503),

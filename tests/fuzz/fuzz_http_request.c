@@ -13,7 +13,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const struct nd_http_sizes sizes = {.target = 256, .head = 1024, .body = 4096};
+static const struct nd_http_sizes sizes = {
+    .target = 256, .head = 1024, .body = 4096, .body_unknown = 2048, .bodies = 3000};
 
 static void check_target(struct nd_http_parse *p)
 {
@@ -61,13 +62,13 @@ static void check_request(struct nd_http_parse *p)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct nd_http_parse p;
-    size_t step = size ? data[0] + 1u : 1, have = 0, done = 0;
+    size_t step = size ? data[0] + 1u : 1, have = 0, done = 0, bodies = 0;
     char *bytes;
 
     if (size < 2)
         return 0;
     size--;
-    nd_http_parse_init(&p, &sizes);
+    nd_http_parse_init(&p, &sizes, &bodies);
     while (done < size && p.state != ND_HTTP_FAILED) {
         size_t used;
 
@@ -81,11 +82,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             assert(used == have - done);
         }
         assert(used <= have - done);
+        assert(bodies == p.body_held.length && bodies <= sizes.bodies);
         done += used;
         free(bytes);
         if (have == size && !used)
             break;
     }
     nd_http_parse_fini(&p);
+    assert(bodies == 0);
     return 0;
 }

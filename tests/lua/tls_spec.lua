@@ -68,7 +68,8 @@ describe("tls", function()
 
   it("answers requests small and large, many on one connection", function()
     for i = 1, 20 do
-      local r = http.request { url = url .. "/" .. i, pin = pin, method = "POST", body = ("x"):rep(i * 20000) }
+      local r = http.request { url = url .. "/" .. i, pin = pin, method = "POST", body = ("x"):rep(i * 20000),
+        headers = { Authorization = "Bearer t" } }
       assert.equal(("POST /%d %d true"):format(i, i * 20000), r.body)
     end
     handler = function() return { body = ("0123456789abcdef"):rep(200000) } end
