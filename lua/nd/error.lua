@@ -22,7 +22,7 @@ local codes = {
     .. "release_live release_unhealthy image_gone "
     .. "volume_in_use docker_conflict job_ended job_of_run port_taken idempotency_conflict not_waiting not_begun "
     .. "upgrade_refused secret_in_use secret_gone not_revealable cert_own role_in_use",
-  [413] = "too_large",
+  [413] = "too_large body_too_large",
   [422] = "unhealthy deadline recipe_failed recipe_error start_failed cancelled stuck worker_died "
     .. "recipe_memory recipe_stack too_many_effects too_much_log sandbox_killed engine_missing release_failed "
     .. "journal_damaged release_damaged canary_failed age_wrong_recipient age_truncated age_tampered age_unsupported",

@@ -140,6 +140,28 @@ describe("the API", function()
     assert.equal(501, count "run")
   end)
 
+  it("reads little of who isn't known yet", function()
+    local function sign_in(bytes)
+      local body = json.encode { email = "a@b.example", password = "x" }
+      local answer = handler { method = "POST", path = "/login", query = {}, headers = {}, peer = peer,
+        body = body .. (" "):rep(bytes - #body) }
+      return answer.status, json.decode(answer.body).code
+    end
+    assert.same({ 401, "unauthorized" }, { sign_in(64 * 1024) })
+    assert.same({ 413, "body_too_large" }, { sign_in(64 * 1024 + 1) })
+  end)
+
+  it("describes itself to anybody, at the cost of once", function()
+    local encode, times = json.encode, 0
+    json.encode = function(...) -- luacheck: ignore
+      times = times + 1
+      return encode(...)
+    end
+    for _ = 1, 3 do assert.equal(200, (ask "/openapi.json")) end
+    json.encode = encode -- luacheck: ignore
+    assert.is_true(times <= 1)
+  end)
+
   it("finds each of its paths, and says what they take", function()
     local function head(method, path)
       return handler { method = method, path = path, query = {}, body = "", headers = {}, peer = peer }

@@ -25,6 +25,9 @@ local permission = require "nd.permission"
 local schema = require "nd.api.schema"
 local who = require "nd.service.who"
 
+-- Bytes of a body that anybody may send; the server (io/http_server.h) takes no more over TCP without a token.
+local UNKNOWN_MOST = 64 * 1024
+
 local M = { routes = {} }
 local none = {}
 local fixed = {}     -- path -> its routes, where the path has no names
@@ -135,6 +138,9 @@ local function read_body(route, request)
   if not route.body then return nil end
   if request.body == "" then
     err.raise("bad_request", "the request needs a JSON body", "GET /openapi.json describes it")
+  end
+  if route.permission == "none" and #request.body > UNKNOWN_MOST then
+    err.raise("body_too_large", ("the body is larger than %d bytes"):format(UNKNOWN_MOST), "send a smaller one")
   end
   local body = json.decode(request.body)
   schema.check(route.body, body)

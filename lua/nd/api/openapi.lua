@@ -22,8 +22,9 @@ local errors = {
   [409] = { "Conflict", "Another run is live, another app owns the host name, or it is too late.",
     { code = "host_taken", message = "the host myapp.com belongs to the app 'myapp' in default/production",
       hint = "give 'other' another domain, or `ndctl destroy myapp` first" } },
-  [413] = { "TooLarge", "The body is larger than 4 MiB.",
-    { code = "body_too_large", message = "the body is larger than 4194304 bytes" } },
+  [413] = { "TooLarge", "The body is larger than 4 MiB; without a token, than 64 KiB.",
+    { code = "body_too_large", message = "the request's body is larger than this server takes",
+      hint = "Send a smaller body." } },
   [422] = { "Failed", "The run that was waited for failed; the payload says how things stand.",
     { code = "unhealthy", message = "release 2 is not healthy: connection refused",
       hint = "`ndctl runs show 06fcsxwd3a`" } },
@@ -153,7 +154,7 @@ local info = {
   license = { name = "Apache-2.0", url = "https://www.apache.org/licenses/LICENSE-2.0" },
 }
 
-local function document(c)
+local function described(version)
   local paths, tag_list = {}, json.array {}
   for _, route in ipairs(require("nd.api").routes) do
     if route.tag ~= "test" then
@@ -163,14 +164,20 @@ local function document(c)
     end
   end
   for i, tag in ipairs(tags) do tag_list[i] = { name = tag[1], description = tag[2] } end
-  info.version = c.d.version
-  local body = {
+  info.version = version
+  return json.encode {
     openapi = "3.0.3", info = info, servers = json.array { { url = "http://127.0.0.1:8371" } },
     tags = tag_list, paths = paths,
     components = { schemas = s.components, responses = error_responses(),
       securitySchemes = { token = { type = "http", scheme = "bearer" } } },
   }
-  return { status = 200, headers = { ["content-type"] = "application/json" }, body = json.encode(body) }
+end
+
+local text -- it stays the same, and anybody may ask
+
+local function document(c)
+  text = text or described(c.d.version)
+  return { status = 200, headers = { ["content-type"] = "application/json" }, body = text }
 end
 
 return {
