@@ -1,6 +1,11 @@
 -- What a deployer might give a container to get at the host, in each spelling: refused before anything is
 -- asked of Docker. What an admin gives reaches Docker under its own names.
 
+local crypto = require "crypto"
+local fs = require "fs"
+local json = require "json"
+local Store = require "nd.store"
+local api = require "nd.api"
 local config = require "nd.service.app_config"
 local permission = require "nd.permission"
 local policy = require "nd.service.policy"
@@ -149,5 +154,73 @@ describe("a container's policy", function()
     end
     assert.is_true(may("ci", nil))
     assert.is_true(asked > 0)
+  end)
+end)
+
+describe("an app to which an admin gave more", function()
+  local dir, d, handler, volumes
+
+  before_each(function()
+    dir, volumes = os.tmpname(), {}
+    os.remove(dir)
+    fs.mkdir(dir, 448)
+    d = { store = Store.open(dir, "a machine"), options = { state_dir = dir }, version = "0.0.1",
+      metrics = { requests = { add = function() end } },
+      docker = { call = function(_, _, path)
+        local found = volumes[path:match "[^/]+$"]
+        return found and 200 or 404, found
+      end } }
+    for name, module in pairs { apps = "app", releases = "release", guesses = "guesses", seal = "seal",
+      people = "people", exec = "exec", jobs = "jobs" } do
+      d[name] = require("nd.service." .. module).new(d)
+    end
+    handler = api.handler(d)
+    for name, role in pairs { admin = "admin", deployer = "deployer" } do
+      d.store:commit { { "INSERT INTO token (name, hash, role, created_at) VALUES (?, ?, ?, 1)", name,
+        crypto.sha256("nd_" .. name), role } }
+    end
+  end)
+
+  after_each(function()
+    d.store:close()
+    fs.remove(dir, { recursive = true })
+  end)
+
+  -- The app default/ENVIRONMENT/NAME, whose live release has these settings.
+  local function app(environment, name, settings)
+    local function row()
+      return d.store:get("SELECT * FROM app WHERE environment = ? AND name = ?", environment, name)
+    end
+    d.store:commit { { [[INSERT OR IGNORE INTO app (project, environment, name, created_at, updated_at)
+      VALUES ('default', ?, ?, 1, 1)]], environment, name } }
+    local id, number = row().id, d.releases:next_number(row())
+    d.store:commit { { [[INSERT INTO release (app, number, state, image, image_id, config, run, key, created_at)
+      VALUES (?, ?, 'live', 'shop:v1', 'sha256:1', ?, 'r', ?, 1)]], id, number,
+      json.encode(config.merge({}, settings)), id .. "/" .. number },
+      { "UPDATE app SET live = (SELECT max(id) FROM release) WHERE id = ?", id } }
+    return row()
+  end
+
+  local function ask(method, path, token, query, body)
+    local answer = handler { method = method, path = path, query = query or {}, body = body and json.encode(body) or "",
+      headers = { host = "127.0.0.1:8371", authorization = "Bearer nd_" .. token },
+      peer = { kind = "tcp", address = "192.0.2.1", port = 4242 } }
+    return json.decode(answer.body).code
+  end
+
+  it("has its commands and jobs run by admins only, where it is a volume behind which the host is", function()
+    volumes.hostroot = { Options = { type = "none", o = "bind", device = "/" } }
+    app("production", "shop", { volumes = { "hostroot:/data" },
+      processes = { web = {}, up = { kind = "job", command = { "x" } } } })
+    local function exec(token) return ask("GET", "/ws/exec", token, { app = "shop" }) end
+    local function job(token) return ask("POST", "/jobs", token, nil, { app_name = "shop", process = "up" }) end
+    assert.equal("policy", exec "deployer")
+    assert.equal("policy", job "deployer")
+    d.jobs.launch = function() require("nd.error").raise("busy", "it came this far") end
+    assert.equal("instance_not_found", exec "admin")
+    assert.equal("busy", job "admin")
+    volumes.hostroot = nil
+    assert.equal("instance_not_found", exec "deployer")
+    assert.equal("busy", job "deployer")
   end)
 end)

@@ -77,7 +77,7 @@ local function instance_of(c)
   local q = c.query
   local app = c.d.apps:get { app = q.app, project = q.project, environment = q.environment }
   local live = c.d.releases:live(app)
-  if live then policy.check(c.user.rights, app.name, release_config.of(live)) end
+  if live then policy.enforce(c.d, c.user.name, app.name, release_config.of(live)) end
   return c.d.exec:instance(app, q.process, q.index)
 end
 

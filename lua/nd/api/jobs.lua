@@ -38,7 +38,7 @@ local function create(c)
   local d, body = c.d, c.body
   local app = d.apps:get(body)
   local release, process = callable(d, app, body.process)
-  policy.check(c.user.rights, app.name, release_config.of(release))
+  policy.enforce(d, c.user.name, app.name, release_config.of(release))
   process.command = table.move(body.arguments or {}, 1, #(body.arguments or {}), #process.command + 1, process.command)
   local id = crypto.hex(crypto.random(4))
   local job = d.jobs:launch(app, release, process,
