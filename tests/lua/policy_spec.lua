@@ -127,6 +127,7 @@ describe("a container's policy", function()
     local volumes, asked = {}, 0
     local d = {
       store = { get = function(_, _, name) return name == "ci" and { role = "deployer" } or nil end,
+        all = function() return { { config = '{"volumes":[{"name":"data"}]}', name = "shop" } } end,
         memo = function(_, _, _, make, ...) return make(...) end },
       docker = { call = function(_, _, path)
         asked = asked + 1
@@ -222,5 +223,73 @@ describe("an app to which an admin gave more", function()
     volumes.hostroot = nil
     assert.equal("instance_not_found", exec "deployer")
     assert.equal("busy", job "deployer")
+  end)
+
+  -- Whoever asks for it, by a run of his that starts a release of default/ENVIRONMENT/shop with this volume.
+  local function given(owner, volume)
+    return (pcall(policy.enforce, d, owner, "shop", config.merge({}, { volumes = { { name = volume, path = "/x",
+      shared = true } } })))
+  end
+
+  local function limited(name, limits)
+    d.store:commit { { "INSERT INTO token (name, hash, role, created_at, limits) VALUES (?, ?, 'deployer', 1, ?)", name,
+      crypto.sha256("nd_" .. name), json.encode { "admin@" .. limits } } }
+  end
+
+  it("is one that has another's volume: a token for one app gets no volume of another", function()
+    limited("staging", "default/staging/shop")
+    limited("both", "default/*/shop")
+    app("production", "shop", { volumes = { "pgdata:/data" } })
+    app("production", "blog", { env = { A = "own" }, processes = { web = { volumes = { "posts:/data" } } } })
+    app("staging", "shop", { volumes = { "own:/data" } })
+    for _, name in ipairs { "pgdata", "posts", "own", "by-hand" } do volumes[name] = { Name = name } end
+    for volume, may in pairs { pgdata = "deployer admin both", posts = "deployer admin",
+      own = "deployer admin both staging", ["by-hand"] = "admin", new = "deployer admin both staging" } do
+      for _, owner in ipairs { "deployer", "admin", "both", "staging" } do
+        assert.equal(may:find(owner, 1, true) ~= nil, given(owner, volume), owner .. " " .. volume)
+      end
+    end
+    local _, e = pcall(policy.enforce, d, "staging", "shop", config.merge({}, { volumes = { "pgdata:/x" } }))
+    assert.equal("policy", e.code)
+    assert.is_nil((e.message .. e.hint):find("production", 1, true))
+  end)
+
+  it("knows whose a volume is by the labels it was made with, whatever releases are left", function()
+    limited("staging", "default/staging/shop")
+    local container = require "nd.service.container"
+    local function made_for(environment)
+      d.options.run_dir = dir
+      local spec = container.spec(d, { project = "default", environment = environment, name = "shop" },
+        { number = 1, run = "r" }, { Config = { Cmd = { "x" } } },
+        config.merge({}, { volumes = { "data:/data", "/etc:/etc2" } }),
+        { name = "n", process = "web", position = 1 }, { network = "n" }, "key")
+      assert.is_nil(spec.HostConfig.Mounts[4].VolumeOptions)
+      return spec.HostConfig.Mounts[3].VolumeOptions
+    end
+    volumes.data = made_for "staging"
+    assert.is_true(given("staging", "data"))
+    app("staging", "shop", { volumes = { "data:/data" } })
+    volumes.data = made_for "production"
+    assert.is_false(given("staging", "data"))
+    volumes.data.Labels["nextdeploy.instance"] = "another's"
+    assert.is_true(given("staging", "data"))
+    d.store:commit { { "UPDATE app SET live = NULL" }, { "DELETE FROM release" } }
+    assert.is_false(given("staging", "data"))
+  end)
+
+  it("is not named where its volume is in use", function()
+    local blog = app("production", "blog", { volumes = { "posts:/data" } })
+    d.store:commit { { [[INSERT INTO instance (release, process, position, name, address, state)
+      SELECT id, 'web', 1, 'n', '10.0.0.2', 'running' FROM release]] } }
+    local shop = app("production", "shop", {})
+    local function in_use(of)
+      local ok, e = pcall(d.releases.check_writers, d.releases, of, config.merge({}, { volumes = { "posts:/data" } }))
+      assert.is_false(ok)
+      return e
+    end
+    assert.matches("release 1 of blog", in_use(shop).message)
+    assert.matches("release 1 runs", in_use(blog).message)
+    local e = require("nd.api.about").discreet(in_use(shop))
+    assert.is_nil((e.message .. e.hint):find("blog", 1, true))
   end)
 end)

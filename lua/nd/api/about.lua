@@ -153,6 +153,7 @@ local discreet = {
     e.message = e.message:gsub("belongs to .*", "is taken")
     e.hint = "choose another port"
   end,
+  volume_in_use = function(e) e.message = e.message:gsub("belongs to .*", "belongs to another app") end,
 }
 
 function M.discreet(e)

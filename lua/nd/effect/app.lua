@@ -7,6 +7,7 @@
 local duration = require "nd.duration"
 local json = require "json"
 local drain_deadline = require "nd.effect.drain"
+local policy = require "nd.service.policy"
 local release_config = require "nd.service.release_config"
 
 local function releases(ctx) return ctx.d.releases end
@@ -96,6 +97,7 @@ M["app.start"] = {
   end,
   plan = function(ctx, _, image, options)
     local spec = releases(ctx):spec(ctx, options or {})
+    policy.enforce(ctx.d, ctx.run.row.owner, ctx.app.name, spec)
     if not ctx.stopped then releases(ctx):check_writers(ctx.app, spec) end
     local release = { number = releases(ctx):next_number(ctx.app) + #ctx.made, image = image.image or image.id,
       image_id = image.id, config = json.encode(spec) }

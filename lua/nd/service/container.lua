@@ -14,13 +14,19 @@ local M = {}
 local INIT = "/.nextdeploy/nd-init"
 local STRAY_MS = 1000
 
+-- Whose a thing is.
+local function labels_of(d, app)
+  return { ["nextdeploy.instance"] = d.store.instance, ["nextdeploy.project"] = app.project,
+    ["nextdeploy.env"] = app.environment, ["nextdeploy.app"] = app.name }
+end
+
 function M.labels(d, app, release, process, position, run, key)
-  return {
-    ["nextdeploy.instance"] = d.store.instance, ["nextdeploy.project"] = app.project,
-    ["nextdeploy.env"] = app.environment, ["nextdeploy.app"] = app.name,
-    ["nextdeploy.process"] = process, ["nextdeploy.release"] = tostring(release),
-    ["nextdeploy.index"] = tostring(position), ["nextdeploy.run"] = run, ["nextdeploy.key"] = key,
-  }
+  local labels = labels_of(d, app)
+  for name, value in pairs { process = process, release = tostring(release), index = tostring(position), run = run,
+    key = key } do
+    labels["nextdeploy." .. name] = value
+  end
+  return labels
 end
 
 -- A name that says whose it is: nd-3fa2-default-production-shop-web-12-1
@@ -62,14 +68,15 @@ local function command(image, config)
   return list
 end
 
-local function mounts(d, name, config)
+-- A volume that isn't there yet is made by this, and says ever after whose it is (policy.lua).
+local function mounts(d, app, name, config)
   local list = json.array {
     { Type = "bind", Source = d.options.init_path, Target = INIT, ReadOnly = true },
     { Type = "bind", Source = secrets_dir(d, name), Target = "/run/secrets", ReadOnly = true },
   }
   for _, v in ipairs(config.volumes or {}) do
     list[#list + 1] = { Type = v.host and "bind" or "volume", Source = v.host or v.name, Target = v.path,
-      ReadOnly = v.read_only }
+      ReadOnly = v.read_only, VolumeOptions = v.name and { Labels = labels_of(d, app) } or nil }
   end
   return list
 end
@@ -120,7 +127,7 @@ function M.spec(d, app, release, image, config, instance, net, key)
     HostConfig = {
       NetworkMode = net.network,
       RestartPolicy = { Name = "no" },
-      Mounts = mounts(d, instance.name, config),
+      Mounts = mounts(d, app, instance.name, config),
       Memory = config.memory, NanoCpus = config.cpu and math.floor(config.cpu * 1e9) or nil,
       MemorySwap = config.memory,
       Ulimits = json.array { { Name = "core", Soft = 0, Hard = 0 } },

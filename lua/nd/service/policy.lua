@@ -18,13 +18,15 @@
 --   policy.put(host, config)  into Docker's HostConfig
 --
 -- The host's files are an admin's to give, however their path is written: a link or `..` makes no
--- difference, since a path of the host as such is beyond anybody else.
+-- difference, since a path of the host as such is beyond anybody else. So is a volume of an app that one may
+-- not deploy, since Docker has one volume of a name on the whole host; a name that is new is anybody's.
 
 local json = require "json"
 local who = require "nd.service.who"
 local err = require "nd.error"
 local permission = require "nd.permission"
 local Process = require "nd.service.process"
+local release_config = require "nd.service.release_config"
 
 local M = {}
 
@@ -212,17 +214,54 @@ local function is_host(found)
   return not remote[options.type] or (options.o or ""):find "bind" ~= nil
 end
 
+local function has_volume(config, name)
+  for _, process in ipairs(processes_of(config)) do
+    for _, v in ipairs(process.volumes or {}) do
+      if v.name == name then return true end
+    end
+  end
+end
+
+-- The apps whose a volume is that Docker has: the one for which it was made, as its labels say; where they
+-- don't, all that have a release with it.
+local function owners(d, name, found)
+  local labels = found.Labels or json.null
+  if labels ~= json.null and labels["nextdeploy.instance"] == d.store.instance then
+    return { { project = labels["nextdeploy.project"], environment = labels["nextdeploy.env"],
+      name = labels["nextdeploy.app"] } }
+  end
+  local list = {}
+  for _, release in ipairs(d.store:all([[SELECT release.*, app.project, app.environment, app.name FROM release
+    JOIN app ON app.id = release.app WHERE instr(release.config, ?)]], json.encode(name))) do
+    if release_config.problem(release) or has_volume(release_config.of(release), name) then
+      list[#list + 1] = release
+    end
+  end
+  return list
+end
+
+local function may_deploy(rights, apps)
+  for _, app in ipairs(apps) do
+    if not permission.allows(rights, "deploy", app) then return false end
+  end
+  return #apps > 0
+end
+
+local function check_volume(d, rights, app, name)
+  local status, found = d.docker:call("GET", "/volumes/" .. name, nil, { ok = { [404] = true } })
+  if status == 404 then return end
+  if is_host(found) then refuse(app, ("the volume '%s', which is a part of the host"):format(name)) end
+  if not may_deploy(rights, owners(d, name, found)) then
+    refuse(app, ("the volume '%s', which belongs to no app that you may deploy"):format(name))
+  end
+end
+
 function M.enforce(d, owner, app, config)
   local rights = who.rights(d, owner)
   if permission.allows(rights, "admin") then return end
   M.check(rights, app, config)
   for _, process in ipairs(processes_of(config)) do
-    for _, v in ipairs(process.volumes or {}) do
-      local status, found = d.docker:call("GET", "/volumes/" .. v.name, nil, { ok = { [404] = true } })
-      if status ~= 404 and is_host(found) then
-        refuse(app, ("the volume '%s', which is a part of the host"):format(v.name))
-      end
-    end
+    for _, v in ipairs(process.volumes or {}) do check_volume(d, rights, app, v.name) end
   end
 end
 

@@ -161,8 +161,10 @@ function Releases:check_writers(app, config, release)
     release and release.id or 0)) do
     for _, volume in ipairs(Process.one_writer(release_config.of(other))) do
       if names[volume.name] then
-        err.raise("volume_in_use", ("the volume '%s' has one writer, and release %d of %s runs with it"):format(
-          volume.name, other.number, other.app_name), other.app == app.id
+        local own = other.app == app.id
+        err.raise("volume_in_use", ("the volume '%s' has one writer, and %s"):format(volume.name, own
+          and ("release %d runs with it"):format(other.number)
+          or ("belongs to release %d of %s, which runs"):format(other.number, other.app_name)), own
           and "use the recipe recreate, which stops it first; or mark the volume `shared = true`"
           or "stop that app first, or give this one a volume of its own")
       end
