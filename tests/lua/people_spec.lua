@@ -356,6 +356,28 @@ describe("people", function()
     assert.matches("the token of ci expired", e.message)
   end)
 
+  it("are gone with the tokens of their tokens, which last no longer than those", function()
+    join("ann@example.com", "admin")
+    local ann = select(2, login("ann@example.com", PASSWORD)).access_token
+    local _, first = ask("POST", "/tokens", ann, { name = "first", expires = "1h" })
+    local _, second = ask("POST", "/tokens", first.token, { name = "second" })
+    local _, third = ask("POST", "/tokens", second.token, { name = "third", expires = "30d" })
+    local _, short = ask("POST", "/tokens", second.token, { name = "short", expires = "1m" })
+    for _, made in ipairs { first, second, third } do
+      assert.same({ "ann@example.com", first.expires_at }, { made.person, made.expires_at }, made.name)
+    end
+    assert.is_true(short.expires_at < first.expires_at)
+    assert.equal(200, (ask("GET", "/apps", third.token)))
+    ask("DELETE", "/team/ann@example.com")
+    for _, made in ipairs { first, second, third, short } do
+      assert.equal(401, (ask("GET", "/apps", made.token)), made.name)
+    end
+    local _, root = ask("POST", "/tokens", nil, { name = "root", role = "admin" })
+    local _, ci = ask("POST", "/tokens", root.token, { name = "ci", expires = "30d" })
+    assert.is_nil(ci.person)
+    assert.is_true(ci.expires_at > first.expires_at)
+  end)
+
   it("give nobody more than they have", function()
     ask("POST", "/roles", nil, { name = "lead", permissions = { "people", "deploy" } })
     local lead = join("lead@example.com", "lead").access_token

@@ -1,6 +1,7 @@
 -- Tokens: what a caller over TCP shows. Only their hashes are stored.
 --
--- Who is signed in makes tokens of his own, which may no more than he may, and go with him.
+-- Who is signed in makes tokens of his own, which may no more than he may, and go with him. What a token makes
+-- is the same person's, and lasts no longer than itself. (One that is limited to some apps makes none.)
 
 local clock = require "clock"
 local crypto = require "crypto"
@@ -40,6 +41,13 @@ local function limits_of(c)
   return scope ~= "*/*/*" and json.array { "admin@" .. scope } or nil
 end
 
+-- The time at which it ends: what was asked for, but not after the token that makes it.
+local function end_of(c, now)
+  local asked = c.body.expires and now + math.max(1, duration.ms("expires", c.body.expires))
+  local own = c.user.kind == "token" and c.user.expires_at
+  return asked and own and math.min(asked, own) or asked or own or nil
+end
+
 local function create(c)
   local d, body, now = c.d, c.body, clock.now()
   local name = d.apps.check_name("a token", body.name)
@@ -47,8 +55,7 @@ local function create(c)
   local role = body.role or c.user.role
   d.people:role(role, c.user)
   local row = { name = name, role = role, created_at = now, limits = limits_of(c),
-    person = c.user.kind == "session" and c.user.name or nil,
-    expires_at = body.expires and now + math.max(1, duration.ms("expires", body.expires)) or nil }
+    person = c.user.person, expires_at = end_of(c, now) }
   row.limits = row.limits and json.encode(row.limits)
   local token = "nd_" .. crypto.base64url(crypto.random(32))
   local ok, e = pcall(d.people.change, d.people, { {
@@ -83,7 +90,8 @@ return {
     summary = "Makes a token; the answer is the only time it is shown.",
     doc = "A viewer reads; a deployer also deploys, stops and runs recipes; an admin also destroys apps and "
       .. "makes tokens. The unix socket is an admin's. Who is signed in makes tokens of his own: they may no more "
-      .. "than he may, as it is when they are used, and are gone when he is.",
+      .. "than he may, as it is when they are used, and are gone when he is. What a token makes is the same "
+      .. "person's, and lasts no longer than itself.",
     body = s.ref "TokenRequest", payload = s.ref "Token", fails = { 409, 507 }, handler = create },
   { method = "DELETE", path = "/tokens/{name}", id = "removeToken", permission = "people", about = "host", own = true,
     summary = "Takes a token back.", doc = "From the next request on it is unknown; what it has open is closed.",

@@ -1,8 +1,9 @@
 -- Who asks, and what he may.
 --
 --   who.of(d, request) -> user | nil, why     user: {name, role, kind = "unix" | "token" | "session", id, rights,
---       full, expires_at?}; `full`: an admin of the whole host, who may anything; why: the error for a token that
---       is refused, nil where there is none. Told from what the database holds at that moment.
+--       full, expires_at?, person?}; `full`: an admin of the whole host, who may anything; `person`: the email of
+--       whose it is; why: the error for a token that is refused, nil where there is none. Told from what the
+--       database holds at that moment.
 --   who.still(d, user) -> user | nil     the same one, as he is now
 --   who.rights(d, owner) -> rights       of who began a run, by the name that the run has of him, as they are
 --       now: none for a token that was taken back. That one has expired ends no run: only taking it back does.
@@ -52,7 +53,7 @@ local known = {}
 function known.token(d, hash)
   local row = d.store:get("SELECT * FROM token WHERE hash = ?", hash)
   return row and json.encode(described { name = row.name, role = row.role, kind = "token", id = row.name, key = hash,
-    rights = rights_of_token(d.store, row), expires_at = row.expires_at })
+    rights = rights_of_token(d.store, row), expires_at = row.expires_at, person = row.person })
 end
 
 function known.session(d, id)
@@ -60,7 +61,7 @@ function known.session(d, id)
   if not row then return nil end
   local grants, person = grants_of_person(d.store, row.person)
   return person and json.encode(described { name = person.email, role = person.role, kind = "session", id = id,
-    key = id, rights = { grants }, expires_at = row.expires_at })
+    key = id, rights = { grants }, expires_at = row.expires_at, person = person.email })
 end
 
 -- Of texts, what they say: the same few come again and again.
