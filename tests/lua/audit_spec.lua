@@ -118,6 +118,33 @@ describe("the audit log", function()
     assert.matches("127%.0%.0%.%d+ %(%d+%), .*and others", list[11].detail)
   end)
 
+  it("counts a flood of what is certain to be refused to somebody known, too", function()
+    local _, made = ask("POST", "/tokens", { name = "eve", role = "viewer" })
+    local headers = { host = "127.0.0.1:8371", authorization = "Bearer " .. made.payload.token }
+    local _, person = ask("POST", "/team", { email = "ann@example.com", role = "viewer" })
+    local _, ann = ask("POST", "/login/invitation", { invitation = person.payload.invitation,
+      password = "correct horse" }, tcp)
+    local signed_in = { host = headers.host, authorization = "Bearer " .. ann.payload.access_token }
+    local before = #rows()
+    for _ = 1, 30 do
+      assert.equal(403, (ask("POST", "/logout", nil, tcp, headers)))
+      assert.equal(403, (ask("POST", "/password", { old = "x", new = "correct horse" }, tcp, headers)))
+      assert.equal(401, (ask("POST", "/login/invitation", { invitation = "x", password = "correct horse" },
+        unix, headers)))
+    end
+    assert.equal(before + 20, #rows()) -- ten of the token, ten of the socket
+    local codes = {}
+    for n = 1, 40 do codes[n] = ask("POST", "/password", { old = "wrong", new = "correct horse" }, tcp, signed_in) end
+    assert.same({ 403, 429 }, { codes[1], codes[40] })
+    local asked, refused = #rows "operation = 'setPassword' AND outcome = 'asked'", #rows [[operation = 'setPassword'
+      AND outcome = 'refused' AND kind = 'session']]
+    assert.is_true(asked <= 5 and refused <= 15, asked .. " " .. refused)
+    assert.equal(400, (ask("POST", "/password", { old = "wrong", new = "short" }, tcp, signed_in)))
+    assert.equal(asked, #rows "operation = 'setPassword' AND outcome = 'asked'")
+    assert.equal(200, (ask("POST", "/logout", nil, tcp, signed_in)))
+    assert.same({ "asked", "done" }, { rows()[#rows() - 1].outcome, rows()[#rows()].outcome })
+  end)
+
   it("has a row of a login, or doesn't answer it, and none of each guess", function()
     local guesses = 0
     d.people = { sign_in = function(_, _, password)

@@ -6,7 +6,8 @@
 --    about = where its app is named (about.lua), own = true: the signed-in may ask about what is their own,
 --    query = {name = schema}, header = {Name = schema}, needs = name of the query parameter that must be
 --    there, body = schema, payload = schema, status = {codes it answers when done; 200}, fails = {codes of
---    its errors beyond the usual ones}, handler = function(c) -> payload, message, status}
+--    its errors beyond the usual ones}, before = function(c): raises what is certain to be refused, before it is
+--    audited as asked for; handler = function(c) -> payload, message, status}
 --   method "WS" is a WebSocket: handler(c) -> function(ws), frames = schema of a frame; asked without
 --   an upgrade it answers `list(c)` -> payload. method "ANY" takes every method. audit = true: it is
 --   audited though it changes nothing, false: though it isn't a GET it is not. raw = true: the
@@ -179,6 +180,7 @@ local function handle(c)
   c.query, c.body = query_of(route, request), read_body(route, request)
   about.check(route, c)
   about.narrow(c)
+  if route.before then route.before(c) end
   if d.audit then d.audit:asks(c) end
   if request.websocket then return { upgrade = about.guarded(c, route.handler(c)) } end
   local payload, message, status = (route.list or route.handler)(c)

@@ -12,11 +12,13 @@
 -- secrets, commands in a container), and every attempt that is refused (401, 403, 429; before the handler,
 -- any). A change has two rows: without the first it is not begun. If the second can't be written at once,
 -- it is kept and written as soon as it can be; until then nothing else is begun, and a daemon that dies
--- before says at its next start that it doesn't know. Whoever isn't known yet (a login) could fill the disk
--- with rows "asked": he has only the second, and without it he gets no answer.
+-- before says at its next start that it doesn't know. What anybody may ask for (a login) could fill the disk
+-- with rows "asked": it has only the second, and without that it gets no answer. So could what is certain to be
+-- refused: it is before anything is asked (`before` of a route).
 --
--- Refusals must not fill the disk: of one person, or of all who show no token, the first ten of a minute
--- have a row each; the rest is counted, and told in one row a minute, with up to eight addresses.
+-- Refusals before that must not fill the disk: of one person, or of all who show no token, the first ten of a
+-- minute have a row each; the rest is counted, and told in one row a minute, with up to eight addresses. What
+-- was begun and is refused then has its two rows, as a change has: only who may make changes gets so far.
 
 local clock = require "clock"
 local crypto = require "crypto"
@@ -137,7 +139,7 @@ local function begin(c)
 end
 
 function Audit:asks(c)
-  if not Audit.is_audited(c.route) or not c.user then return end
+  if not Audit.is_audited(c.route) or not c.user or c.route.permission == "none" then return end
   begin(c)
   c.audited = row_of(c)
   local ok, e = pcall(self.log.append, self.log, with(c.audited, { outcome = "asked" }))
@@ -168,7 +170,7 @@ function Audit:answers(c, e)
     self:settle(with(row, { outcome = outcome, code = e and e.code, run = row.run or run_of(c.payload, e) }))
   elseif refused[status] or c.unseen or e and c.route and Audit.is_audited(c.route) then
     self:refuse(c, e.code)
-  elseif c.route and not c.user and Audit.is_audited(c.route) then
+  elseif c.route and Audit.is_audited(c.route) then
     begin(c)
     local ok, why = pcall(self.log.append, self.log, with(row_of(c), { outcome = outcome }))
     if not ok then return err.from(why) end
