@@ -18,7 +18,8 @@ local task = require "task"
 local err = require "nd.error"
 local Request = require "nd.service.request"
 
-local MOST = 100 -- of an app
+local MOST = 100      -- of an app
+local RETRY_MS = 1000 -- between tries to begin one, while the database refuses
 
 local Queue = {}
 Queue.__index = Queue
@@ -88,8 +89,11 @@ local function turn(self, app)
   local ok, e = pcall(begin, self, row)
   e = not ok and err.from(e)
   if ok or later[e.code] then return false end
+  if not self:find(row.id) then return true end -- somebody has dropped it meanwhile
   log.warn(("the run %s, which waited for its turn, can't begin: %s"):format(row.id, e.message))
-  return (pcall(self.drop, self, row, e.code, e.message))
+  local dropped = pcall(self.drop, self, row, e.code, e.message)
+  if not dropped and self:find(row.id) then task.sleep(RETRY_MS) end -- the database takes nothing now
+  return true
 end
 
 function Queue:next(app)

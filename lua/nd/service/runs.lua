@@ -358,8 +358,11 @@ function Runs:cancel(id, who)
   local row = self:get(id)
   local run = self:rouse(id)
   if row.state == "queued" then
-    self.d.queue:drop(self.d.queue:find(id), "cancelled", "cancelled by " .. who)
-    return { row = row }
+    local queue = self.d.queue
+    local ok, e = pcall(queue.drop, queue, queue:find(id), "cancelled", "cancelled by " .. who)
+    if ok then return { row = row } end
+    if queue:find(id) then error(e, 0) end
+    return self:cancel(id, who) -- its turn has come meanwhile
   end
   if not run then
     err.raise("run_ended", ("the run %s has ended: %s"):format(id, row.state), "`ndctl runs show " .. id .. "`")
