@@ -123,4 +123,48 @@ describe("runs that wait for their turn", function()
     w:until_true(has_ended(first))
     assert.equal("cancelled", state(first))
   end)
+
+  it("of two that supersede at the same time the newer one stays", function()
+    local live = ask()
+    local list, looked = d.queue.list, 0
+    function d.queue.list(...)
+      w:until_true(function() return #list(d.queue, "", {}) == 2 end)
+      local rows = list(...)
+      looked = looked + 1
+      w:until_true(function() return looked == 2 end)
+      return rows
+    end
+    local first, second = task.spawn("first", ask, "supersede"), task.spawn("second", ask, "supersede")
+    first, second = first:join(), second:join()
+    w:until_true(is_live(second))
+    assert.equal("cancelled", state(first))
+    assert.equal("cancelled", state(live))
+  end)
+
+  it("one that supersedes doesn't drop what was asked for after it", function()
+    ask()
+    local add, later = d.queue.add, nil
+    function d.queue.add(...)
+      local run = add(...)
+      d.queue.add = add
+      later = ask "queue"
+      return run
+    end
+    w:until_true(is_live(ask "supersede"))
+    assert.equal("queued", state(later))
+  end)
+
+  it("one that supersedes, and whose turn has come already, doesn't cancel itself", function()
+    local live = ask()
+    local add = d.queue.add
+    function d.queue.add(...)
+      local run = add(...)
+      workers[live]:done()
+      w:until_true(is_live(run.row.id))
+      return run
+    end
+    local newest = ask "supersede"
+    task.sleep(20)
+    assert.equal("running", state(newest))
+  end)
 end)

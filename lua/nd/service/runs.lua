@@ -156,14 +156,18 @@ function Runs:enqueue(request, asked)
   return d.queue:add(row, asked)
 end
 
--- The newest wins: what waits is dropped, and what can still go back does.
+-- The newest wins: what waits before it is dropped, and what can still go back does. One that waits no more has
+-- had its turn, or a newer one sees to the rest.
 function Runs:supersede(app, by)
-  for _, row in ipairs(self.d.queue:list("WHERE app = ? AND id <> ?", { app, by })) do
-    pcall(self.d.queue.drop, self.d.queue, row, "cancelled", "superseded by the run " .. by)
+  local queue = self.d.queue
+  for _, row in ipairs(queue:list([[WHERE app = ? AND (asked_at, rowid) <
+      (SELECT asked_at, rowid FROM waiting WHERE id = ?)]], { app, by })) do
+    pcall(queue.drop, queue, row, "cancelled", "superseded by the run " .. by)
   end
   for _, row in ipairs(self.d.store:all("SELECT * FROM run WHERE app = ? AND state = 'sleeping'", app)) do
     self:rouse(row.id)
   end
+  if not queue:find(by) then return end
   for _, run in pairs(self.live) do
     if run.row.app == app then pcall(run.cancel, run, ("the run %s, which supersedes it"):format(by)) end
   end
