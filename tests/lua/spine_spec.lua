@@ -550,6 +550,68 @@ describe("when two meet:", function()
     workers.start, d.apps.by_id, d.store.try = start_worker, by_id, try
   end)
 
+  -- An app whose release 2 has the host name of another app, blog.
+  local function without_host()
+    local app, blog = w:app("shop"), w:app("blog")
+    w:release(app, 2, "kept", 1)
+    d.store:commit {
+      { [[INSERT INTO route (domain, app, tls, proxy_type, created_at) VALUES ('a.example', ?, 'off', 'caddy', 1)]],
+        blog.id },
+      { [[UPDATE release SET config = json_set(config, '$.routes', json('[{"domain": "a.example", "tls": "off",
+        "proxy_type": "caddy"}]')) WHERE app = ? AND number = 2]], app.id },
+    }
+    return app
+  end
+
+  local function says_nothing_of_blog(id)
+    local kept = json.encode { w:row("SELECT * FROM run WHERE id = ?", id),
+      d.store:all("SELECT * FROM effect WHERE run = ?", id), d.store:all("SELECT * FROM event WHERE run = ?", id) }
+    assert.matches("a.example belongs to another app", kept, 1, true)
+    assert.is_nil(kept:find("blog", 1, true), kept)
+  end
+
+  it("what a run keeps of an error doesn't name the other app", function()
+    local app, workers = without_host(), require "nd.service.recipe_worker"
+    local start_worker = workers.start
+    function workers.start()
+      local asked, answer, answered = false, nil, task.signal()
+      local function send(_, frame)
+        answer = frame
+        answered:notify()
+      end
+      local function recv()
+        if not asked then
+          asked = true
+          return { type = "parked", effects = {
+            { n = 1, name = "app.switch", args = json.array { "shop", { release = 2 } } } } }
+        end
+        while not answer do answered:wait(1000) end
+        return { type = "failed", error = answer.error }
+      end
+      return { kill = function() end, send = send, recv = recv }, { allowed = { app = true } }
+    end
+    d.recipes = {
+      bundle = function() return { name = "r", hash = "h", files = {} } end,
+      keep = function() return { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('h', 'r', '{}', 1)" } end,
+    }
+    d.runs = require("nd.service.runs").new(d)
+    local run = d.runs:start { app = app, recipe = "r", params = {}, owner = "uid 0" }
+    w:until_true(function() return w:row("SELECT ended_at FROM run WHERE id = ?", run.row.id).ended_at end)
+    workers.start = start_worker
+    says_nothing_of_blog(run.row.id)
+  end)
+
+  it("a request whose turn comes too late doesn't name the other app either", function()
+    local app = without_host()
+    d.store:commit { { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('h', 'r', '{}', 1)" } }
+    d.runs = require("nd.service.runs").new(d)
+    d.queue:add({ id = "late", app = app.id, recipe = "r", bundle = "h", params = "{}", owner = "uid 0",
+      started_at = 1 },
+      { kind = "deploy", busy = "queue", body = { app_name = "shop", image = "img", domain = "a.example" } })
+    w:until_true(function() return w:row("SELECT 1 AS ended FROM run WHERE id = 'late'") end)
+    says_nothing_of_blog "late"
+  end)
+
   it("an instance that could not be recorded has no secrets that nobody would remove", function()
     local _, release = w:app("shop")
     function d.store.commit() error(task.error { code = "db_io", message = "the disk fails" }, 0) end

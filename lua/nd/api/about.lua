@@ -15,7 +15,7 @@
 --   about.check(route, c)        raises the same, or not found, once it is
 --   about.narrow(c)              for lists: c.sees(app), and c.query.seen: permission.where's condition
 --   about.guarded(c, serve)      a WebSocket's function, which lasts as long as what the user may stays the same
---   about.discreet(e) -> e       an error without the names of others' apps
+--   about.discreet(e) -> e       an error without the names of others' apps (discreet.lua)
 
 local json = require "json"
 local task = require "task"
@@ -25,7 +25,7 @@ local Apps = require "nd.service.app"
 local config = require "nd.service.app_config"
 local who = require "nd.service.who"
 
-local M = {}
+local M = { discreet = require "nd.service.discreet" }
 
 local function key_of(request)
   local project, environment, name = Apps.key(request)
@@ -141,24 +141,6 @@ function M.guarded(c, serve)
     guard:cancel()
     if not ok then error(e, 0) end
   end
-end
-
-local discreet = {
-  app_not_found = function(e) e.hint = "`ndctl ps` lists the apps that you may see" end,
-  host_taken = function(e)
-    e.message = e.message:gsub("belongs to .*", "belongs to another app")
-    e.hint = "choose another host name"
-  end,
-  port_taken = function(e)
-    e.message = e.message:gsub("belongs to .*", "is taken")
-    e.hint = "choose another port"
-  end,
-  volume_in_use = function(e) e.message = e.message:gsub("belongs to .*", "belongs to another app") end,
-}
-
-function M.discreet(e)
-  if discreet[e.code] then discreet[e.code](e) end
-  return e
 end
 
 return M

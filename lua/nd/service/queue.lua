@@ -17,6 +17,7 @@ local log = require "log"
 local task = require "task"
 local err = require "nd.error"
 local Request = require "nd.service.request"
+local discreet = require "nd.service.discreet"
 
 local MOST = 100      -- of an app
 local RETRY_MS = 1000 -- between tries to begin one, while the database refuses
@@ -87,7 +88,7 @@ local function turn(self, app)
   local row = self:waits(app)
   if not row then return false end
   local ok, e = pcall(begin, self, row)
-  e = not ok and err.from(e)
+  e = not ok and discreet(err.from(e))
   if ok or later[e.code] then return false end
   if not self:find(row.id) then return true end -- somebody has dropped it meanwhile
   log.warn(("the run %s, which waited for its turn, can't begin: %s"):format(row.id, e.message))

@@ -20,6 +20,7 @@ local duration = require "nd.duration"
 local effects = require "nd.effect"
 local err = require "nd.error"
 local tasks = require "nd.tasks"
+local discreet = require "nd.service.discreet"
 local recipe_worker = require "nd.service.recipe_worker"
 local run_journal = require "nd.service.run_journal"
 local rights_of = require("nd.service.who").rights
@@ -297,7 +298,7 @@ function Run:insist(fn, ...)
     local ok, why = pcall(fn, ...)
     if ok then return nil end
     if self.d.stopping then error(why, 0) end
-    local problem = err.from(why)
+    local problem = discreet(err.from(why))
     local limit = away[problem.code] and AWAY_MS or FAILING_MS
     if problem.code ~= "cancelled" and clock.monotonic() - began > limit then return problem end
     wait = math.min(wait * 2, 1000)
@@ -327,7 +328,7 @@ function Run:answer(e, ok, value)
     e.result = self:redacted(value)
     e.undo = def.undo and e.pivot == 0 and def.undo(e.args, value) or nil
   else
-    local problem = err.from(value)
+    local problem = discreet(err.from(value))
     if problem.traceback then log.error(("run %s: %s: %s"):format(self.row.id, e.label, problem.traceback)) end
     problem.traceback = nil
     e.error = self:redacted(problem)
