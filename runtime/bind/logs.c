@@ -13,10 +13,10 @@
  *   app:follow(ws, query)      sends frames to a WebSocket, and closes it when all is told; waits
  *   app:read(query)            waits -> JSON text of an array, number of lines; up to 16 MiB
  *       query: after= (seq), since=, until= (UTC ms), release=, instance=, grep=, tail=, follow=
- *   app:secrets{value, ...}    takes them (texts, or secrets) out of all that is printed from now
- * on app:flush()                waits until all that was taken in is on disk app:stats() ->
- * {first=, last=, lost=, bytes=, segments=, followers=, streams=} app:remove()               with
- * its files
+ *   app:secrets{value, ...}    takes these texts or secrets, too, out of all that is printed
+ *   app:flush()                waits until all that was taken in is on disk
+ *   app:stats()                -> {first=, last=, lost=, bytes=, segments=, followers=, streams=}
+ *   app:remove()               with its files
  */
 #include <stdlib.h>
 #include <string.h>
@@ -202,14 +202,7 @@ static int app_stats(lua_State *L)
 
 static int app_secrets(lua_State *L)
 {
-    struct nd_log_app *app = check_app(L);
-    struct nd_redact *redact;
-    struct nd_err err = {0};
-
-    redact = nd_redact_of_list(L, 2, &err);
-    if (!redact)
-        return nd_raise(L, &err);
-    nd_log_app_redact(app, redact);
+    nd_redact_add_list(L, 2, nd_log_app_redact(check_app(L)));
     return 0;
 }
 

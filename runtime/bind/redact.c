@@ -1,12 +1,13 @@
 /*
  * redact.c - require "redact": takes secret values out of texts (engine/log_redact.h).
  *
- *   redact.new{value, ...} -> r    texts or secrets (bind/secret.c), which are copied; raises
- *                                  secret_memory
+ *   redact.new() -> r              knows no values
+ *   r:add{value, ...}              texts or secrets (bind/secret.c), which are copied, beside those
+ *                                  it knows; raises secret_memory
  *   r:text(s) -> text              each value replaced by [redacted]; `s` itself where it has none
  *   r:part(s, more) -> text, rest  the same for a piece of a stream, of which there is `more`:
- * `rest` is to be given again, before what follows it r:close()                      forgets the
- * values
+ *                                  `rest` is to be given again, before what follows it
+ *   r:close()                      forgets the values
  */
 #include "bind/redact.h"
 
@@ -29,9 +30,9 @@ static bool value_at(lua_State *L, int index, const char **value, size_t *length
     return true;
 }
 
-struct nd_redact *nd_redact_of_list(lua_State *L, int index, struct nd_err *err)
+void nd_redact_add_list(lua_State *L, int index, struct nd_redact *redact)
 {
-    struct nd_redact *redact;
+    struct nd_err err = {0};
     lua_Integer count;
     const char *value;
     size_t length;
@@ -45,36 +46,38 @@ struct nd_redact *nd_redact_of_list(lua_State *L, int index, struct nd_err *err)
                       "a value is neither a text nor a secret");
         lua_pop(L, 1);
     }
-    redact = nd_redact_new();
     for (lua_Integer i = 1; i <= count && rc == 0; i++) {
         lua_rawgeti(L, index, i);
         value_at(L, -1, &value, &length);
-        rc = nd_redact_add(redact, value, length, err);
+        rc = nd_redact_add(redact, value, length, &err);
         lua_pop(L, 1);
     }
-    if (rc == 0)
-        return redact;
-    nd_redact_free(redact);
-    return NULL;
+    if (rc < 0)
+        nd_raise(L, &err);
 }
 
 static int redact_new(lua_State *L)
 {
     struct nd_redact **box = lua_newuserdatauv(L, sizeof *box, 0);
-    struct nd_err err = {0};
 
     *box = NULL;
     luaL_setmetatable(L, REDACT_META);
-    *box = nd_redact_of_list(L, 1, &err);
-    return *box ? 1 : nd_raise(L, &err);
+    *box = nd_redact_new();
+    return 1;
 }
 
-ND_RAISES static const struct nd_redact *check(lua_State *L)
+ND_RAISES static struct nd_redact *check(lua_State *L)
 {
     struct nd_redact **box = luaL_checkudata(L, 1, REDACT_META);
 
     luaL_argcheck(L, *box, 1, "it is closed");
     return *box;
+}
+
+static int redact_add(lua_State *L)
+{
+    nd_redact_add_list(L, 2, check(L));
+    return 0;
 }
 
 static int redact_close(lua_State *L)
@@ -116,9 +119,13 @@ static int redact_text(lua_State *L)
 
 static const luaL_Reg functions[] = {{"new", redact_new}, {NULL, NULL}};
 
-static const luaL_Reg methods[] = {{"text", redact_text},   {"part", redact_part},
-                                   {"close", redact_close}, {"__close", redact_close},
-                                   {"__gc", redact_close},  {NULL, NULL}};
+static const luaL_Reg methods[] = {{"add", redact_add},
+                                   {"text", redact_text},
+                                   {"part", redact_part},
+                                   {"close", redact_close},
+                                   {"__close", redact_close},
+                                   {"__gc", redact_close},
+                                   {NULL, NULL}};
 
 int nd_open_redact(lua_State *L)
 {

@@ -219,10 +219,9 @@ struct nd_log_app *nd_log_store_app(struct nd_log_store *store, int64_t id, cons
     return disk ? new_app(store, id, name, disk) : NULL;
 }
 
-void nd_log_app_redact(struct nd_log_app *app, struct nd_redact *redact)
+struct nd_redact *nd_log_app_redact(struct nd_log_app *app)
 {
-    nd_redact_free(app->redact);
-    app->redact = redact;
+    return app->redact;
 }
 
 void nd_log_app_flush(struct nd_log_app *app, struct nd_log_flush *flush)

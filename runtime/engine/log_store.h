@@ -58,8 +58,8 @@ struct nd_log_app *nd_log_store_app(struct nd_log_store *store, int64_t id, cons
                                     struct nd_log_disk *disk);
 void nd_log_app_remove(struct nd_log_app *app); /* with its files; followers end */
 
-/* From now on; takes `redact`. */
-void nd_log_app_redact(struct nd_log_app *app, struct nd_redact *redact);
+/* What takes secrets out of all it is given from now on; borrowed. */
+struct nd_redact *nd_log_app_redact(struct nd_log_app *app);
 
 /* `done` is called once all that was taken in so far is written, or lost; at once if it is. */
 struct nd_log_flush {

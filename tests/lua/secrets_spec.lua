@@ -263,6 +263,26 @@ describe("secrets", function()
       assert.equal("it printed file-1", event.text)
     end)
 
+    it("are taken out also where they are set after a new key of the agent, or at the second try", function()
+      d.secrets:rotate "somebody"
+      set { A = "second" }
+      local pins = { A = { as = "env", version = 2, own = true } }
+      local given = {}
+      d.logs = { add_secrets = function() error(require("nd.error").new("secret_memory", "none"), 0) end }
+      assert.equal("secret_memory", refused(d.secrets.deliver, d.secrets, app, pins, dir))
+      d.logs = { add_secrets = function(_, id, values) given = { id, #values, values[1]:equal(secret.of "second") } end }
+      d.secrets:deliver(app, pins, dir)
+      assert.same({ app.id, 1, true }, given)
+      assert.equal("[redacted] [redacted]", d.redaction:text(app.id, "file-1 second"))
+      w:release(app, 2, "created", 1, { secrets = pins })
+      d.traffic:switch(app, d.releases:find(app, 2))
+      d.store:commit {}
+      d.secrets:remove(scope, "F", "somebody")
+      set { A = "third" }
+      d.secrets:deliver(app, { A = { as = "env", version = 3, own = true } }, dir)
+      assert.equal("[redacted] [redacted] [redacted]", d.redaction:text(app.id, "file-1 second third"))
+    end)
+
     it("a new key of the agent seals all of them again, whenever it is interrupted", function()
       d.store:commit { { "INSERT INTO registry (host, username, sealed, created_at) VALUES ('ghcr.io', 'u', ?, 1)",
         d.seal:close("registry ghcr.io", "{}") } }

@@ -28,8 +28,8 @@ local function move_clock(c)
     success = true, message = "ok", payload = { time = clock.format(clock.now()) } } }
 end
 
-local function set_secrets(c)
-  c.d.logs:set_secrets(c.d.apps:get { app = c.query.app }.id, json.decode(c.request.body))
+local function add_secrets(c)
+  c.d.logs:add_secrets(c.d.apps:get { app = c.query.app }.id, json.decode(c.request.body))
   return { status = 204 }
 end
 
@@ -51,8 +51,8 @@ return {
     summary = "Answers what was sent.", handler = echo },
   { method = "ANY", path = "/_test/clock", id = "moveClock", permission = "none", raw = true, query = anything,
     summary = "Moves the wall clock.", handler = move_clock },
-  { method = "ANY", path = "/_test/secrets", id = "setSecrets", permission = "none", raw = true, query = anything,
-    summary = "Makes texts secrets of a log.", handler = set_secrets },
+  { method = "ANY", path = "/_test/secrets", id = "addSecrets", permission = "none", raw = true, query = anything,
+    summary = "Makes texts secrets of a log.", handler = add_secrets },
   { method = "WS", path = "/_test/echo", id = "echoMessages", permission = "none", query = anything,
     summary = "Sends every message back.", handler = echo_messages },
 }

@@ -33,8 +33,8 @@ function Logs:of(app_id, name)
   return self.store:app(app_id, name)
 end
 
--- Values that must not be stored or shown, from now on; instead of those set before.
-function Logs:set_secrets(app_id, values)
+-- Values that must not be stored or shown, from now on, beside those added before.
+function Logs:add_secrets(app_id, values)
   local app = self.d.apps:by_id(app_id)
   if app then self:of(app.id, app.name):secrets(values) end
 end

@@ -19,28 +19,27 @@ local Redaction = {}
 Redaction.__index = Redaction
 
 function Redaction.new(d)
-  return setmetatable({ d = d, known = {} --[[ app.id -> {ids = {secret.id = true}, rows, redact} ]] }, Redaction)
+  return setmetatable({ d = d, known = {} --[[ app.id -> {ids = {secret.id = true}, redact} ]] }, Redaction)
 end
 
--- The rows of secrets (with their values sealed) that an app has been given.
+-- The rows of secrets (with their values sealed) that an app is about to be given. What raises here is
+-- learnt at the next try.
 function Redaction:learn(app, rows)
-  local known = self.known[app.id] or { ids = {}, rows = {} }
-  local more = false
-  for _, row in ipairs(rows) do
-    if not known.ids[row.id] and row.bytes <= MOST_BYTES then
-      known.ids[row.id], more = true, true
-      table.insert(known.rows, row)
-    end
-  end
-  if not more then return end
-  local values = {}
+  local known = self.known[app.id] or { ids = {}, redact = redact.new() }
+  self.known[app.id] = known
+  local ids, values = {}, {}
   local _ <close> = setmetatable({}, { __close = function()
     for _, value in ipairs(values) do value:close() end
   end })
-  for i, row in ipairs(known.rows) do values[i] = self.d.secrets:open(row) end
-  known.redact = redact.new(values)
-  self.known[app.id] = known
-  self.d.logs:set_secrets(app.id, values)
+  for _, row in ipairs(rows) do
+    if not known.ids[row.id] and row.bytes <= MOST_BYTES then
+      ids[#ids + 1], values[#values + 1] = row.id, self.d.secrets:open(row)
+    end
+  end
+  if #ids == 0 then return end
+  known.redact:add(values)
+  self.d.logs:add_secrets(app.id, values)
+  for _, id in ipairs(ids) do known.ids[id] = true end
 end
 
 function Redaction:forget(app) self.known[app.id] = nil end
