@@ -2,10 +2,12 @@
 
 local age = require "age"
 local crypto = require "crypto"
+local db = require "db"
 local fault = require "fault"
 local fs = require "fs"
 local json = require "json"
 local secret = require "secret"
+local Redaction = require "nd.service.redaction"
 local Seal = require "nd.service.seal"
 local Secrets = require "nd.service.secrets"
 local World = require "tests.lua.spine_world"
@@ -246,6 +248,41 @@ describe("secrets", function()
       assert.same({ { name = "A", version = 2, changed = true } }, set { A = "one" })
     end)
 
+    local function begin_run(spec)
+      d.store:commit {
+        { "INSERT OR IGNORE INTO bundle (hash, name, files, created_at) VALUES ('h', 'rolling', '{}', 0)" },
+        { [[INSERT INTO run (id, app, recipe, bundle, params, spec, seed, state, owner, started_at)
+          VALUES ('run1', ?, 'rolling', 'h', '{}', ?, 1, 'running', 'somebody', 0)]], app.id,
+          spec and json.encode(spec) or db.null } }
+    end
+
+    it("can't be removed while a run deploys them, or may go back to what had them", function()
+      set { X = "next" }
+      local with_x = { secrets = { X = { as = "env", version = 1, own = true } } }
+      begin_run(with_x)
+      local code, e = refused(d.secrets.remove, d.secrets, scope, "X", "somebody")
+      assert.equal("secret_in_use", code)
+      assert.matches("run.*shop", e.message)
+      assert.matches("ndctl runs list %-%-app shop", e.hint)
+      d.store:commit { { "UPDATE run SET spec = NULL" } }
+      local second = w:release(app, 2, "healthy", 1, with_x)
+      assert.equal("secret_in_use", refused(d.secrets.remove, d.secrets, scope, "X", "somebody"))
+      d.traffic:switch(app, second)
+      assert.equal("secret_in_use", refused(d.secrets.remove, d.secrets, scope, "A", "somebody"))
+      d.store:commit { { "UPDATE run SET state = 'done', ended_at = 1" } }
+      d.secrets:remove(scope, "A", "somebody")
+      code, e = refused(d.secrets.remove, d.secrets, scope, "X", "somebody")
+      assert.equal("secret_in_use", code)
+      assert.matches("the live release of shop has it", e.message)
+    end)
+
+    it("that are left are taken out of what is printed after a restart of the daemon", function()
+      d.store:commit { { "UPDATE secret SET sealed = NULL WHERE name = 'A'" } }
+      d.redaction = Redaction.new(d)
+      d.redaction:start()
+      assert.equal("[redacted]", d.redaction:text(app.id, "file-1"))
+    end)
+
     it("are taken out of what the app prints and what is told of it", function()
       set { LINES = "first line\nsecond line\n", SHORT = "abc" }
       d.redaction:learn(app, d.secrets:rows(app, { LINES = { version = 1, own = true }, SHORT = { version = 1,
@@ -270,7 +307,9 @@ describe("secrets", function()
       local given = {}
       d.logs = { add_secrets = function() error(require("nd.error").new("secret_memory", "none"), 0) end }
       assert.equal("secret_memory", refused(d.secrets.deliver, d.secrets, app, pins, dir))
-      d.logs = { add_secrets = function(_, id, values) given = { id, #values, values[1]:equal(secret.of "second") } end }
+      d.logs = { add_secrets = function(_, id, values)
+        given = { id, #values, values[1]:equal(secret.of "second") }
+      end }
       d.secrets:deliver(app, pins, dir)
       assert.same({ app.id, 1, true }, given)
       assert.equal("[redacted] [redacted]", d.redaction:text(app.id, "file-1 second"))

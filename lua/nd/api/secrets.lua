@@ -99,6 +99,7 @@ return {
   { method = "DELETE", path = "/secrets/{name}", id = "removeSecret", permission = "secrets:write", about = "scope",
     query = with {},
     summary = "Erases all versions of a secret.",
-    doc = "409 `secret_in_use` while a live release has it. Going back to a release that had it is no longer possible.",
+    doc = "409 `secret_in_use` while a live release has it, or a run is under way that deploys it or may go back to "
+      .. "it. Going back to a release that had it is no longer possible afterwards.",
     payload = s.ref "Secret", fails = { 409, 507 }, handler = remove },
 }

@@ -44,11 +44,15 @@ end
 
 function Redaction:forget(app) self.known[app.id] = nil end
 
+-- Each by itself: one that was removed has none of the others printed.
 local function learn_config(self, app_id, config)
-  if not config.secrets then return end
   local app = self.d.apps:by_id(app_id)
-  local ok, e = pcall(function() self:learn(app, self.d.secrets:rows(app, config.secrets)) end)
-  if not ok then log.error(("the secrets of %s can't be taken out of its log: %s"):format(app.name, tostring(e))) end
+  for name, pin in pairs(config.secrets or {}) do
+    local ok, e = pcall(function() self:learn(app, self.d.secrets:rows(app, { [name] = pin })) end)
+    if not ok and e.code ~= "secret_gone" then
+      log.error(("the secret %s of %s can't be taken out of its log: %s"):format(name, app.name, tostring(e)))
+    end
+  end
 end
 
 -- At the daemon's start, before anything is read: what the containers there are have, and those of runs.

@@ -227,29 +227,46 @@ function Secrets:sync(scope, texts, copies, who)
   return list
 end
 
--- The live apps whose release has it.
+-- Of the apps of a scope: what is live, and where a run is under way what it deploys and may go back to.
+local IN_USE = [[WITH scope AS (SELECT app.*, EXISTS (SELECT 1 FROM run WHERE run.app = app.id AND ended_at IS NULL)
+    AS changing FROM app WHERE project = ?1 AND environment = ?2 AND ?3 IN ('', name))
+  SELECT name, config, release.id IS live AS live FROM scope JOIN release ON release.app = scope.id
+    WHERE release.id IS live OR changing AND state <> 'gone'
+  UNION ALL SELECT name, spec, 0 FROM scope JOIN run ON run.app = scope.id
+    WHERE ended_at IS NULL AND spec IS NOT NULL
+  ORDER BY live DESC, name]]
+
+-- The apps that have it: live, or else by a run that is under way.
 local function users_of(self, scope, name)
-  local list = {}
-  for _, row in ipairs(self.d.store:all([[SELECT release.*, app.name AS app_name FROM app
-    JOIN release ON release.id = app.live WHERE app.project = ? AND app.environment = ? AND ? IN ('', app.name)]],
-    scope.project, scope.environment, scope.app)) do
-    local config = release_config.problem(row) and {} or release_config.of(row)
-    local pin = (config.secrets or {})[name]
-    if pin and (pin.own or false) == (scope.app ~= "") then list[#list + 1] = row.app_name end
+  local live, changing, seen = {}, {}, {}
+  for _, row in ipairs(self.d.store:all(IN_USE, scope.project, scope.environment, scope.app)) do
+    local ok, config = pcall(json.decode, row.config)
+    local pin = ok and (config.secrets or {})[name]
+    if pin and (pin.own or false) == (scope.app ~= "") and not seen[row.name] then
+      seen[row.name] = true
+      table.insert(row.live == 1 and live or changing, row.name)
+    end
   end
-  return list
+  return live, changing
 end
 
--- Erases all versions. What is live keeps it: refused.
+local function check_unused(self, scope, name)
+  local live, changing = users_of(self, scope, name)
+  if #live > 0 then
+    err.raise("secret_in_use", ("%s is in use: the live release of %s has it"):format(name, table.concat(live, ", ")),
+      ("deploy that without it first, or `ndctl secrets set %s` with another value"):format(name))
+  elseif #changing > 0 then
+    err.raise("secret_in_use", ("%s is in use: the run under way of %s deploys it, or may go back to it"):format(name,
+      table.concat(changing, ", ")), ("try again when it has ended: `ndctl runs list --app %s`"):format(changing[1]))
+  end
+end
+
+-- Erases all versions. What is live, or may be once a run has ended, keeps it: refused.
 function Secrets:remove(scope, name, who)
   local _ <close> = self.lock:hold "write"
   local row = newest(self, scope, Secrets.check_name(name))
   if not row or row.there == 0 then not_found(self, scope, name) end
-  local users = users_of(self, scope, name)
-  if #users > 0 then
-    err.raise("secret_in_use", ("%s is in use: the live release of %s has it"):format(name, table.concat(users, ", ")),
-      ("deploy that without it first, or `ndctl secrets set %s` with another value"):format(name))
-  end
+  check_unused(self, scope, name)
   self.d.store:commit {
     { [[UPDATE secret SET sealed = NULL, copy = NULL, removed_at = ?, removed_by = ? WHERE project = ?
       AND environment = ? AND app = ? AND name = ? AND removed_at IS NULL]], clock.now(), who, scope.project,
