@@ -276,11 +276,15 @@ describe("secrets", function()
       assert.matches("the live release of shop has it", e.message)
     end)
 
-    it("that are left are taken out of what is printed after a restart of the daemon", function()
+    it("that are left, or were exchanged, are taken out of what is printed after a restart of the daemon", function()
+      set { F = "file-2" }
+      d.secrets:push(app, "somebody")
+      set { F = "file-3" }
+      d.secrets:push(app, "somebody")
       d.store:commit { { "UPDATE secret SET sealed = NULL WHERE name = 'A'" } }
       d.redaction = Redaction.new(d)
       d.redaction:start()
-      assert.equal("[redacted]", d.redaction:text(app.id, "file-1"))
+      assert.equal("[redacted] [redacted] [redacted]", d.redaction:text(app.id, "file-1 file-2 file-3"))
     end)
 
     it("are taken out of what the app prints and what is told of it", function()

@@ -48,9 +48,11 @@ function Redaction:forget(app) self.known[app.id] = nil end
 local function learn_config(self, app_id, config)
   local app = self.d.apps:by_id(app_id)
   for name, pin in pairs(config.secrets or {}) do
-    local ok, e = pcall(function() self:learn(app, self.d.secrets:rows(app, { [name] = pin })) end)
-    if not ok and e.code ~= "secret_gone" then
-      log.error(("the secret %s of %s can't be taken out of its log: %s"):format(name, app.name, tostring(e)))
+    for _, had in ipairs { pin, table.unpack(pin.before or {}) } do
+      local ok, e = pcall(function() self:learn(app, self.d.secrets:rows(app, { [name] = had })) end)
+      if not ok and e.code ~= "secret_gone" then
+        log.error(("the secret %s of %s can't be taken out of its log: %s"):format(name, app.name, tostring(e)))
+      end
     end
   end
 end

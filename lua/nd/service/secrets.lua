@@ -8,7 +8,8 @@
 -- An app's own secret goes before one of the environment with the same name.
 --
 -- A release names the secrets it has, in its configuration, and pins their versions:
---   secrets {NAME = {as = "env"|"file"|"both", version, own = true where it is the app's own}}
+--   secrets {NAME = {as = "env"|"file"|"both", version, own = true where it is the app's own,
+--     before = {{version, own}, ...} what a push has exchanged, which the program may still have}}
 
 local clock = require "clock"
 local db = require "db"
@@ -374,6 +375,8 @@ function Secrets:push(app, who)
     local pin = config.secrets[name]
     local now = pin.as ~= "env" and self:pin(app, { [name] = pin })[name]
     if now and (now.version ~= pin.version or now.own ~= pin.own) then
+      now.before = json.array(pin.before or {})
+      table.insert(now.before, { version = pin.version, own = pin.own })
       config.secrets[name] = now
       list[#list + 1] = { name = name, as = pin.as, from = pin.version, version = now.version }
     end
