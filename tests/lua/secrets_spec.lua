@@ -7,6 +7,8 @@ local fault = require "fault"
 local fs = require "fs"
 local json = require "json"
 local secret = require "secret"
+local task = require "task"
+local release_config = require "nd.service.release_config"
 local Redaction = require "nd.service.redaction"
 local Seal = require "nd.service.seal"
 local Secrets = require "nd.service.secrets"
@@ -230,6 +232,25 @@ describe("secrets", function()
       assert.same({ { name = "F", as = "both", from = 1, version = 2 } }, d.secrets:push(app, "somebody"))
       assert.same({ "one", "file-2", "file-2" }, { file "A", file "F", file("F", 2) })
       assert.same({}, d.secrets:push(app, "somebody"))
+    end)
+
+    it("that are pushed, and host names that are set meanwhile, are both kept", function()
+      set { F = "file-2" }
+      local set_routes, within = d.apps.set_routes, task.signal()
+      function d.apps.set_routes(...)
+        within:notify()
+        task.sleep(20) -- a proxy is told
+        return set_routes(...)
+      end
+      local routing = task.spawn("reroute", function()
+        d.traffic:reroute(app, json.array { { domain = "shop.example.com", tls = "off", proxy_type = "caddy" } })
+      end)
+      within:wait()
+      d.secrets:push(app, "somebody")
+      routing:join()
+      d.apps.set_routes = set_routes
+      local config = release_config.of(d.releases:live(app))
+      assert.same({ 2, "shop.example.com" }, { config.secrets.F.version, config.routes[1].domain })
     end)
 
     it("can't be removed while it is live; once removed, it is not gone back to", function()

@@ -102,18 +102,26 @@ function Scale:grown(release, handle)
   return rows
 end
 
-function Scale:set(app, release, name, count)
+-- -> the release as it was, how many there were
+local function record(self, app, id, name, count)
   local d = self.d
+  local _ <close> = d.traffic:hold(app)
+  local release = d.releases:by_id(id)
   local config, before = self:config(app, release, name, count)
   d.store:commit {
-    { "UPDATE release SET config = ? WHERE id = ?", json.encode(config), release.id },
-    { "UPDATE instance SET state = 'running' WHERE release = ? AND process = ? AND state = 'waiting'",
-      release.id, name },
+    { "UPDATE release SET config = ? WHERE id = ?", json.encode(config), id },
+    { "UPDATE instance SET state = 'running' WHERE release = ? AND process = ? AND state = 'waiting'", id, name },
     d.store:event("app.scaled", app.id, nil, { process = name, from = before, to = count }),
   }
+  return release, before
+end
+
+function Scale:set(app, release, name, count)
+  local d = self.d
+  local was, before = record(self, app, release.id, name, count)
   local ok, e = pcall(d.traffic.retarget, d.traffic, app)
   if not ok then -- the effect has left nothing behind; what was grown, its undo removes
-    d.store:commit { { "UPDATE release SET config = ? WHERE id = ?", release.config, release.id } }
+    d.store:commit { { "UPDATE release SET config = ? WHERE id = ?", was.config, was.id } }
     error(e, 0)
   end
   d.instances:set_restart(d.releases:by_id(release.id), "unless-stopped")

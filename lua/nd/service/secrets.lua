@@ -366,6 +366,7 @@ end
 -- -> {{name, from, version, as}, ...} of those that are new
 function Secrets:push(app, who)
   local d = self.d
+  local _ <close> = d.traffic:hold(app)
   local live = d.releases:live(app)
   if not live then
     err.raise("app_not_live", ("'%s' has no live release"):format(app.name), "`ndctl status " .. app.name .. "`")

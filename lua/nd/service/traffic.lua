@@ -99,9 +99,12 @@ local function wanted(self, app, release, shift)
   return list
 end
 
--- One at a time decides where an app's traffic goes, from reading what is live to recording it.
+-- One at a time decides where an app's traffic goes, or how its live release is configured, from reading what
+-- is live to recording it: `local _ <close> = traffic:hold(app)`.
+function Traffic:hold(app) return self.deciding:hold(app.id) end
+
 local function deciding(self, app, fn, ...)
-  local _ <close> = self.deciding:hold(app.id)
+  local _ <close> = self:hold(app)
   return fn(self, app, ...)
 end
 
@@ -148,31 +151,6 @@ end
 
 function Traffic:switch(app, release) return deciding(self, app, switch, release) end
 
-local function reroute(self, app, routes)
-  local d, live = self.d, self.d.releases:live(app)
-  local config, before = release_config.of(live), live.config
-  local old = config.routes
-  local function become(list)
-    config.routes = list
-    live.config = json.encode(config)
-    d.network:switch_all(wanted(self, app, app.stopped == 0 and live or nil)) -- the address, then the name
-    d.apps:set_routes(app, list)
-  end
-  local ok, e = pcall(become, routes)
-  if not ok then
-    pcall(become, old)
-    error(e, 0)
-  end
-  d.store:commit {
-    { "UPDATE release SET config = ? WHERE id = ? AND config = ?", live.config, live.id, before },
-    { "UPDATE app SET updated_at = ? WHERE id = ?", clock.now(), app.id },
-    d.store:event("app.changed", app.id, nil, { routes = #routes }),
-  }
-end
-
--- The live release gets other host names, or the same otherwise served: all of them, or none.
-function Traffic:reroute(app, routes) return deciding(self, app, reroute, routes) end
-
 local function put_back(self, app)
   local live = self.d.releases:live(app)
   self.d.apps:set_routes(app, live and release_config.of(live).routes or {})
@@ -182,6 +160,28 @@ end
 
 -- After a switch that failed or was interrupted: traffic and host names are those of what is live.
 function Traffic:put_back(app) return deciding(self, app, put_back) end
+
+local function reroute(self, app, routes)
+  local d, live = self.d, self.d.releases:live(app)
+  local config, before = release_config.of(live), live.config
+  config.routes = routes
+  live.config = json.encode(config)
+  local ok, e = pcall(function()
+    d.network:switch_all(wanted(self, app, app.stopped == 0 and live or nil)) -- the address, then the name
+    d.apps:set_routes(app, routes)
+    d.store:try {
+      { "UPDATE release SET config = ? WHERE id = ? AND config = ?", live.config, live.id, before, expect = 1 },
+      { "UPDATE app SET updated_at = ? WHERE id = ?", clock.now(), app.id },
+      d.store:event("app.changed", app.id, nil, { routes = #routes }),
+    }
+  end)
+  if ok then return end
+  pcall(put_back, self, app)
+  error(e, 0)
+end
+
+-- The live release gets other host names, or the same otherwise served: all of them, or none.
+function Traffic:reroute(app, routes) return deciding(self, app, reroute, routes) end
 
 local function silence(self, app) self.d.network:switch_all(wanted(self, app, nil)) end
 
