@@ -131,8 +131,13 @@ local function push(ctx)
   if ctx.options.json then return out.json(payload) end
   if #payload == 0 then return out.progress("Nothing to exchange: its files are the newest versions.") end
   for _, row in ipairs(payload) do
-    out.print(("/run/secrets/%s: version %d, before %d%s"):format(row.name, row.version, row.from,
-      row.as == "both" and "; the variable follows at the next start" or ""))
+    if row.as == "env" then
+      out.print(("%s: version %d after `ndctl restart %s`; as a variable it stays %d until then"):format(row.name,
+        row.version, ctx.args.app, row.from))
+    else
+      out.print(("/run/secrets/%s: version %d, before %d%s"):format(row.name, row.version, row.from,
+        row.as == "both" and "; the variable follows at the next start" or ""))
+    end
   end
 end
 

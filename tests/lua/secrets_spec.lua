@@ -229,9 +229,10 @@ describe("secrets", function()
       set { A = "two", F = "file-2" }
       d.instances:refill_all()
       assert.same({ "one", "file-1" }, { file "A", file "F" })
-      assert.same({ { name = "F", as = "both", from = 1, version = 2 } }, d.secrets:push(app, "somebody"))
+      local variable = { name = "A", as = "env", from = 1, version = 2 }
+      assert.same({ variable, { name = "F", as = "both", from = 1, version = 2 } }, d.secrets:push(app, "somebody"))
       assert.same({ "one", "file-2", "file-2" }, { file "A", file "F", file("F", 2) })
-      assert.same({}, d.secrets:push(app, "somebody"))
+      assert.same({ variable }, d.secrets:push(app, "somebody"))
     end)
 
     it("that are pushed, and host names that are set meanwhile, are both kept", function()

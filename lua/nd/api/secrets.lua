@@ -80,8 +80,9 @@ return {
   { method = "POST", path = "/secrets/push", id = "pushSecrets", permission = "secrets:write", about = "body",
     body = s.ref "AppRequest",
     summary = "Gives the live release the newest versions of the secrets it has as files, without a restart.",
-    doc = "Each file is exchanged by a rename. Variables can't change while a program runs: those have the new "
-      .. "version from the next start on, where the secret is both.",
+    doc = "Each file is exchanged by a rename. Variables can't change while a program runs: where the secret is both, "
+      .. "it has the new version from the next start on; where it is a variable alone (env), from a restart of the app "
+      .. "on. The answer lists those, too.",
     payload = s.list(s.ref "SecretPushed"), fails = { 404, 409, 507 }, handler = push },
   { method = "POST", path = "/secrets/rotate", id = "rotateSecrets", permission = "admin", about = "host",
     summary = "Gives the agent a new key, and seals everything stored again under it.",

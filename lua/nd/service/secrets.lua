@@ -362,8 +362,19 @@ function Secrets:deliver(app, pins, dir)
     detail = "to " .. dir:match "[^/]*$" }
 end
 
+-- What a pin of a running program would be now; nil where it is that already.
+local function newer(self, app, name, pin)
+  local row = find(self, { project = app.project, environment = app.environment, app = app.name }, name)
+  local own = row.app ~= "" or nil
+  if row.version == pin.version and own == pin.own then return nil end
+  if pin.as ~= "env" then check_fit(row, pin.as) end -- a variable stays as it is
+  local before = json.array(pin.before or {})
+  before[#before + 1] = { version = pin.version, own = pin.own }
+  return { as = pin.as, version = row.version, own = own, before = before }
+end
+
 -- Gives the live release of an app the newest versions of what it has as files, without a restart.
--- -> {{name, from, version, as}, ...} of those that are new
+-- -> {{name, from, version, as}, ...} of those that are new, also of variables, which stay as they are
 function Secrets:push(app, who)
   local d = self.d
   local _ <close> = d.traffic:hold(app)
@@ -371,18 +382,14 @@ function Secrets:push(app, who)
   if not live then
     err.raise("app_not_live", ("'%s' has no live release"):format(app.name), "`ndctl status " .. app.name .. "`")
   end
-  local config, list = release_config.of(live), json.array {}
+  local config, list, files = release_config.of(live), json.array {}, false
   for _, name in ipairs(sorted(config.secrets or {})) do
     local pin = config.secrets[name]
-    local now = pin.as ~= "env" and self:pin(app, { [name] = pin })[name]
-    if now and (now.version ~= pin.version or now.own ~= pin.own) then
-      now.before = json.array(pin.before or {})
-      table.insert(now.before, { version = pin.version, own = pin.own })
-      config.secrets[name] = now
-      list[#list + 1] = { name = name, as = pin.as, from = pin.version, version = now.version }
-    end
+    local now = newer(self, app, name, pin)
+    if now then list[#list + 1] = { name = name, as = pin.as, from = pin.version, version = now.version } end
+    if now and pin.as ~= "env" then config.secrets[name], files = now, true end
   end
-  if #list > 0 then
+  if files then
     d.store:commit {
       { "UPDATE release SET config = ? WHERE id = ?", json.encode(config), live.id },
       d.store:event("secrets.pushed", app.id, nil, { release = live.number, by = who }),
