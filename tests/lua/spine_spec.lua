@@ -3,6 +3,8 @@
 local clock = require "clock"
 local json = require "json"
 local task = require "task"
+local tasks = require "nd.tasks"
+local release_config = require "nd.service.release_config"
 local World = require "tests.lua.spine_world"
 
 describe("when two meet:", function()
@@ -28,6 +30,15 @@ describe("when two meet:", function()
     d.network.connected = 0
     stop:join()
     assert.equal(1, w:count "stop id-shop-1-1")
+  end)
+
+  it("host names that are set at once are all kept, and those that are taken away all gone", function()
+    local app = w:app("shop")
+    local edge, domains = require("nd.service.edge").new(d), { "a.example.com", "b.example.com" }
+    tasks.each("set", domains, function(domain) edge:configure(app, { domain = domain }) end)
+    assert.equal(2, #release_config.of(d.releases:live(app)).routes)
+    tasks.each("remove", domains, function(domain) edge:forget(domain) end)
+    assert.same({}, release_config.of(d.releases:live(app)).routes)
   end)
 
   it("the reconciler finishes a stop that a crash cut short, connections included", function()

@@ -34,7 +34,7 @@ Edge.__index = Edge
 
 local CHECKS_AT_ONCE = 8
 
-function Edge.new(d) return setmetatable({ d = d, paused = {} }, Edge) end
+function Edge.new(d) return setmetatable({ d = d, paused = {}, changing = tasks.lock() }, Edge) end
 
 ---- routes ----
 
@@ -84,6 +84,7 @@ end
 
 function Edge:configure(app, wanted)
   local d = self.d
+  local _ <close> = self.changing:hold(app.id) -- each begins with what the one before has made of them
   local base = live_config(self, app)
   local domain, list = config.domain(wanted.domain), {}
   for _, r in ipairs(base.routes or {}) do
@@ -103,6 +104,7 @@ function Edge:forget(domain)
     err.raise("route_not_found", ("no app has the host name %s"):format(domain), "`ndctl proxy list` shows all")
   end
   local app = self.d.apps:by_id(row.id)
+  local _ <close> = self.changing:hold(app.id)
   local base, list = live_config(self, app), json.array {}
   for _, r in ipairs(base.routes) do
     if r.domain ~= row.domain then list[#list + 1] = r end
