@@ -342,6 +342,38 @@ describe("people", function()
     end
   end)
 
+  it("learn which secrets there are where they may, and nowhere else", function()
+    local shop = d.apps:get { app = "shop" }
+    d.store:commit {
+      { [[INSERT INTO release (app, number, state, image, image_id, config, run, key, created_at)
+        VALUES (?, 1, 'live', 'img', 'sha256:1', ?, 'r', 'k', 1)]], shop.id,
+        json.encode { env = {}, routes = json.array {}, secrets = { DB_PASSWORD = { as = "env", version = 3 } } } },
+      d.store:event("secret.set", shop.id, nil, { name = "DB_PASSWORD", version = 3 }),
+      d.store:event("secret.removed", nil, nil, { name = "OLD_PASSWORD" }),
+      d.store:event("app.changed", shop.id, nil, {}),
+    }
+    -- -> the kinds of all events, and what the app's release says of its secrets
+    local function seen(token)
+      local status, app = ask("GET", "/apps/shop", token)
+      assert.equal(200, status, app.message)
+      local kinds = {}
+      for _, query in ipairs { {}, { app = "shop" } } do
+        local _, list = ask("GET", "/ws/events", token, nil, nil, query)
+        for _, event in ipairs(list) do kinds[#kinds + 1] = event.kind end
+      end
+      return table.concat(kinds, " "), app.releases[1].secrets ~= nil
+    end
+    ask("POST", "/roles", nil, { name = "reader", permissions = { "deploy", "secrets:read@*/*/shop" } })
+    ask("POST", "/roles", nil, { name = "other", permissions = { "read@*/*/shop", "secrets:read@*/*/blog" } })
+    local all, own, none = "secret.set secret.removed app.changed secret.set app.changed",
+      "secret.set app.changed secret.set app.changed", "app.changed app.changed"
+    assert.same({ all, true }, { seen() })
+    assert.same({ all, true }, { seen(join("dee@example.com", "deployer").access_token) })
+    assert.same({ own, true }, { seen(join("ann@example.com", "reader").access_token) })
+    assert.same({ none, false }, { seen(join("vic@example.com", "viewer").access_token) })
+    assert.same({ none, false }, { seen(join("bob@example.com", "other").access_token) })
+  end)
+
   it("have tokens for some apps and some time", function()
     local _, made = ask("POST", "/tokens", nil, { name = "ci", role = "deployer", environment = "staging", app = "shop",
       expires = "30d" })

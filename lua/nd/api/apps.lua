@@ -2,6 +2,7 @@
 
 local clock = require "clock"
 local json = require "json"
+local permission = require "nd.permission"
 local s = require "nd.api.schema"
 local shapes = require "nd.api.shapes"
 local release_config = require "nd.service.release_config"
@@ -12,7 +13,7 @@ local filter = { project = s.text, environment = s.text, tag = s.text,
 
 local function list(c) return c.d.apps:list(c.query) end
 
-local function release_of(row)
+local function release_of(row, with_secrets)
   local problem = release_config.problem(row)
   local config = problem and {} or release_config.of(row)
   return {
@@ -20,7 +21,7 @@ local function release_of(row)
     number = row.number, state = row.state, image = row.image, digest = row.image_id,
     run_id = row.run, created_at = clock.format(row.created_at),
     live_at = row.live_at and clock.format(row.live_at), env = config.env, port = config.port,
-    secrets = config.secrets,
+    secrets = with_secrets and config.secrets or nil,
     keep_until = row.keep_until and clock.format(row.keep_until),
     drain = row.drained and json.decode(row.drained),
   }
@@ -34,9 +35,10 @@ local function show(c)
   local app = find(c)
   local status = c.d.apps:status(app)
   status.releases = json.array {}
+  local with_secrets = permission.allows(c.user.rights, "secrets:read", app)
   for i, row in ipairs(c.d.store:all(
     "SELECT * FROM release WHERE app = ? ORDER BY number DESC LIMIT 50", app.id)) do
-    status.releases[i] = release_of(row)
+    status.releases[i] = release_of(row, with_secrets)
   end
   return status
 end

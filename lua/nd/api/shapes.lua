@@ -355,7 +355,8 @@ local answers = {
   Release = object({
     number = integer, image = text, digest = text, run_id = text, created_at = time, live_at = time,
     state = release_state, keep_until = time, env = texts(), port = integer,
-    secrets = { type = "object", description = "By name: in which version it has them, and as what.",
+    secrets = { type = "object", description = "By name: in which version it has them, and as what. For who has "
+      .. "`secrets:read`.",
       additionalProperties = object { as = text, version = integer,
         own = doc(boolean, "The app's own, not the environment's."),
         before = doc(list(object { version = integer, own = boolean }), "What /secrets/push has exchanged.") } },

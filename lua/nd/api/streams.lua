@@ -3,6 +3,7 @@
 local clock = require "clock"
 local json = require "json"
 local task = require "task"
+local permission = require "nd.permission"
 local s = require "nd.api.schema"
 local shapes = require "nd.api.shapes"
 
@@ -12,26 +13,25 @@ local IDLE_MS = 5000
 
 -- ---- events ----
 
-local function event_query(q, app, most)
+-- Of the app that the query names, or all that who asks may see.
+local function event_query(c, most)
+  local q = c.query
+  local app = q.app and c.d.apps:get { app = q.app, project = q.project, environment = q.environment }
   local where, args = { "seq > ?" }, {}
-  if app then
-    where[#where + 1] = "event.app = ?"
-    args[#args + 1] = app.id
+  local function add(sql, values)
+    where[#where + 1] = sql
+    table.move(values, 1, #values, #args + 1, args)
   end
+  if app then add("event.app = ?", { app.id }) end
   for _, field in ipairs { "project", "environment" } do -- without an app: all of one's
-    if not app and q[field] then
-      where[#where + 1] = ("app.%s = ?"):format(field)
-      args[#args + 1] = q[field]
-    end
+    if not app and q[field] then add(("app.%s = ?"):format(field), { q[field] }) end
   end
-  if q.seen then
-    where[#where + 1] = q.seen.sql
-    table.move(q.seen.args, 1, #q.seen.args, #args + 1, args)
+  if q.seen then add(q.seen.sql, q.seen.args) end
+  local secrets = permission.where(c.user.rights, "secrets:read")
+  if secrets then
+    add(("(kind NOT IN ('secret.set', 'secret.removed') OR %s)"):format(secrets.sql), secrets.args)
   end
-  if q.run then
-    where[#where + 1] = "event.run = ?"
-    args[#args + 1] = q.run
-  end
+  if q.run then add("event.run = ?", { q.run }) end
   return ([[SELECT seq, time, kind, event.app, event.run, data, app.name, app.project, app.environment
     FROM event LEFT JOIN app ON app.id = event.app WHERE %s ORDER BY seq LIMIT %d]]):format(
     table.concat(where, " AND "), most), args
@@ -52,14 +52,9 @@ local function until_closed(ws, follower)
   follower:wait()
 end
 
-local function app_of(c)
-  local q = c.query
-  return c.d.apps:get { app = q.app, project = q.project, environment = q.environment }
-end
-
 local function list_events(c)
   local d, q = c.d, c.query
-  local sql, args = event_query(q, q.app and app_of(c), BATCH)
+  local sql, args = event_query(c, BATCH)
   local list = json.array {}
   for i, row in ipairs(d.store:all(sql, q.since or math.max(0, d.store:last_event() - BATCH),
     table.unpack(args))) do
@@ -70,7 +65,7 @@ end
 
 local function events(c)
   local d, q = c.d, c.query
-  local sql, args = event_query(q, q.app and app_of(c), FRAMES)
+  local sql, args = event_query(c, FRAMES)
   local since = q.since or d.store:last_event()
   return function(ws)
     local follower = task.spawn("events", function()
@@ -111,7 +106,8 @@ return {
       run = s.doc(s.text, "Only this run's.") },
     summary = "What happens, as a WebSocket; asked without an upgrade, as a list.",
     doc = "A frame is one event. An event is shown when it is durable, and `since` resumes after any of them, "
-      .. "through restarts of the daemon too; the last 50,000 are kept. A plain GET gets at most 200.",
+      .. "through restarts of the daemon too; the last 50,000 are kept. A plain GET gets at most 200. Which secrets "
+      .. "were set or removed is for who has `secrets:read`.",
     payload = s.list(s.ref "Event"), frames = s.ref "Event", fails = { 404 },
     handler = events, list = list_events },
 }
