@@ -24,7 +24,7 @@ end
 -- ---- list ----
 
 local function on_what(row)
-  local app = present(row.app)
+  local app = present(row.app) or present(row.environment) and "*"
   if app and row.environment ~= "production" then app = row.environment .. "/" .. app end
   if app and row.project ~= "default" then app = row.project .. "/" .. app end
   local object = present(row.object)

@@ -145,6 +145,81 @@ describe("the audit log", function()
     assert.same({ "asked", "done" }, { rows()[#rows() - 1].outcome, rows()[#rows()].outcome })
   end)
 
+  -- The newest row of an operation, as "project/environment/app object run".
+  local function newest(operation, outcome)
+    local list = rows("operation = ? AND outcome = ?", operation, outcome or "done")
+    local row = list[#list]
+    return row and ("%s/%s/%s %s %s"):format(row.project, row.environment, row.app, row.object, row.run)
+  end
+
+  local function add_app(environment, name)
+    d.store:commit { { [[INSERT INTO app (project, environment, name, created_at, updated_at)
+      VALUES ('default', ?, ?, 1, 1)]], environment, name } }
+    return d.store:get "SELECT max(id) AS id FROM app".id
+  end
+
+  it("says whose secrets were set: an environment's are no other environment's", function()
+    d.secrets = { sync = function() return json.array {} end, list = function() return json.array {} end }
+    for _, environment in ipairs { "staging", "production" } do
+      assert.equal(200, (ask("POST", "/secrets/sync", { environment = environment, secrets = { A = "x" } })))
+      assert.equal("default/" .. environment .. "/nil nil nil", newest "syncSecrets")
+      assert.equal("default/" .. environment .. "/nil A nil", newest("secret.set", "noted"))
+    end
+    assert.equal(200, (ask("GET", "/secrets", nil, nil, nil, { environment = "staging" })))
+    assert.equal("default/staging/nil nil nil", newest("secret.list", "noted"))
+    ask("POST", "/secrets/sync", { app = "shop", secrets = { A = "x" } })
+    assert.equal("default/production/shop nil nil", newest "syncSecrets")
+  end)
+
+  it("says of which app a run, a job or a host name is, and a job is no run", function()
+    local shop = add_app("staging", "shop")
+    d.store:commit { { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('b', 'bluegreen', '{}', 1)" },
+      { [[INSERT INTO run (id, app, recipe, bundle, params, seed, state, owner, started_at, ended_at)
+      VALUES ('r1', ?, 'bluegreen', 'b', '{}', 1, 'done', 'ci', 1, 2)]], shop },
+      { [[INSERT INTO job (app, process, trigger, key, name, address, command, image, image_id, number, timeout, state,
+        created_at) VALUES (?, 'up', 'person', 'k', 'n', '', '[]', 'i', 'i', 1, 1, 'done', 1)]], shop },
+      { [[INSERT INTO route (app, domain, tls, proxy_type, created_at)
+        VALUES (?, 'shop.example', 'off', 'caddy', 1)]], shop } }
+    d.runs = { approve = function() return { row = {} } end, describe = function() return {} end }
+    d.jobs = { cancel = function() return {} end, describe = function() return {} end }
+    d.edge = { forget = function() d.store:commit { { "DELETE FROM route" } } return {} end }
+    assert.equal(200, (ask("POST", "/runs/r1/approve")))
+    assert.equal("default/staging/shop r1 r1", newest "approveRun")
+    assert.equal(200, (ask("POST", "/jobs/1/cancel")))
+    assert.equal("default/staging/shop 1 nil", newest "cancelJob")
+    assert.equal(200, (ask("DELETE", "/proxy/routes/shop.example")))
+    assert.equal("default/staging/shop shop.example nil", newest "removeRoute")
+    assert.equal(6, #select(2, ask("GET", "/audit", nil, nil, nil, { app = "shop" })).payload
+      + #select(2, ask("GET", "/audit", nil, nil, nil, { app = "shop", outcome = "asked" })).payload)
+  end)
+
+  it("says to what a token is limited as it is, and who took an invitation", function()
+    ask("POST", "/tokens", { name = "one", app = "shop" })
+    assert.equal("*/*/shop one nil", newest "createToken")
+    ask("POST", "/tokens", { name = "two", environment = "staging" })
+    assert.equal("*/staging/* two nil", newest "createToken")
+    local _, person = ask("POST", "/team", { email = "ann@example.com", role = "viewer" })
+    assert.equal(200, (ask("POST", "/login/invitation", { invitation = person.payload.invitation,
+      password = "correct horse" }, tcp)))
+    assert.equal("nil/nil/nil ann@example.com nil", newest "acceptInvitation")
+  end)
+
+  it("has a row of a session that ends since its refresh token came twice, however many are refused", function()
+    local _, person = ask("POST", "/team", { email = "ann@example.com", role = "viewer" })
+    local _, first = ask("POST", "/login/invitation", { invitation = person.payload.invitation,
+      password = "correct horse" }, tcp)
+    local function refresh(token) return (ask("POST", "/login/refresh", { refresh_token = token }, tcp)) end
+    for _ = 1, 12 do refresh "x.y.z" end
+    assert.equal(200, refresh(first.payload.refresh_token))
+    for _ = 1, 3 do assert.equal(401, refresh(first.payload.refresh_token)) end
+    d.audit:record { operation = "x" } -- comes after
+    local list = rows "operation = 'session.end'"
+    assert.equal(1, #list)
+    assert.same({ "done", "ann@example.com", "none", "127.0.0.1:4242" },
+      { list[1].outcome, list[1].object, list[1].kind, list[1].origin })
+    assert.matches("a second time", list[1].detail)
+  end)
+
   it("has a row of a login, or doesn't answer it, and none of each guess", function()
     local guesses = 0
     d.people = { sign_in = function(_, _, password)

@@ -12,7 +12,8 @@
 -- not do the thing, it is 403.
 --
 --   about.ask(route, user, why)  raises unauthorized or forbidden, before anything of the request is read
---   about.check(route, c)        raises the same, or not found, once it is
+--   about.check(route, c)        raises the same, or not found, once it is; c.place: the app, {project, environment,
+--                                name}, name = "*" for all of an environment; nil where it is about no app
 --   about.narrow(c)              for lists: c.sees(app), and c.query.seen: permission.where's condition
 --   about.guarded(c, serve)      a WebSocket's function, which lasts as long as what the user may stays the same
 --   about.discreet(e) -> e       an error without the names of others' apps (discreet.lua)
@@ -100,9 +101,11 @@ end
 
 function M.check(route, c)
   local find, user = resolvers[route.about], c.user
-  if not find or route.permission == "none" or user.full then return end
+  if not find or route.permission == "none" then return end
   local app = find(c)
   if app == permission.SOME then return end
+  c.place = app
+  if user.full then return end
   if app and app.name == "*" then -- an environment is no secret
     if not permission.allows(user.rights, route.permission, app) then refuse(user, route.permission, app) end
     return

@@ -99,21 +99,32 @@ local function who_of(c)
   return kind, clean(c.user.name), clean(c.user.id)
 end
 
+-- -> project, environment, app: what the route is about (about.lua), all apps of an environment without `app`;
+-- where it is about the host or wasn't found out, what the request says.
+local function place_of(c, route, path, body, query)
+  local found = c.place
+  if found then return found.project, found.environment, found.name ~= "*" and found.name or nil end
+  local project = text_in(body, "project") or text_in(query, "project")
+  local environment = text_in(body, "environment") or text_in(query, "environment")
+  local app = path.app or text_in(body, "app_name", "app") or text_in(query, "app")
+  if not (project or environment or app) then return nil end
+  if route.about == "host" or route.about == "any" then return project or "*", environment or "*", app or "*" end
+  return project or "default", environment or "production", app
+end
+
 -- What every row of a request says.
 local function row_of(c)
   local route, path, body, query = c.route or {}, c.path or {}, c.body, c.query or c.request.query
-  local app = path.app or text_in(body, "app_name", "app") or text_in(query, "app")
+  local project, environment, app = place_of(c, route, path, body, query)
   local object = path.name or path.email or path.domain or path.host or path.id
-    or text_in(body, "name", "email", "image", "domain", "host", "recipe", "process")
+    or text_in(body, "name", "email", "image", "domain", "host", "recipe", "process") or text_in(c.payload, "email")
   local kind, who, id = who_of(c)
   return {
     request = c.request_id, kind = kind, who = who, credential = id ~= who and id or nil,
     origin = origin_of(c.request.peer),
     operation = route.id or clean(c.request.method .. " " .. c.request.path), permission = route.permission,
-    project = app and clean(text_in(body, "project") or text_in(query, "project") or "default"),
-    environment = app and clean(text_in(body, "environment") or text_in(query, "environment") or "production"),
-    app = clean(app), object = clean(object), detail = clean(text_in(body, "role")),
-    run = (route.tag == "runs" or route.tag == "jobs") and clean(path.id) or nil,
+    project = clean(project), environment = clean(environment), app = clean(app), object = clean(object),
+    detail = clean(text_in(body, "role")), run = route.tag == "runs" and clean(path.id) or nil,
   }
 end
 

@@ -338,6 +338,10 @@ function People:refresh(text, request)
   if not ok and e.code ~= "stale" then error(e, 0) end
   if not ok then
     self:change { { "DELETE FROM session WHERE id = ?", row.id } }
+    if self.d.audit then
+      self.d.audit:note { c = { request = request }, operation = "session.end", object = row.person,
+        detail = "a refresh token was shown a second time" }
+    end
     err.raise("unauthorized", "this refresh token was used before: somebody else may have it, so the session is ended",
       "`ndctl login`; if you didn't do this yourself, change your password")
   end
