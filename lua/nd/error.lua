@@ -21,7 +21,7 @@ local codes = {
   [409] = "run_conflict host_taken past_pivot run_ended exists nothing_to_roll_back app_not_live "
     .. "release_live release_unhealthy image_gone "
     .. "volume_in_use docker_conflict job_ended job_of_run port_taken idempotency_conflict not_waiting not_begun "
-    .. "upgrade_refused secret_in_use secret_gone not_revealable cert_own role_in_use",
+    .. "upgrade_refused secret_in_use secret_gone not_revealable cert_own role_in_use stale",
   [413] = "too_large body_too_large",
   [422] = "unhealthy deadline recipe_failed recipe_error start_failed cancelled stuck worker_died "
     .. "recipe_memory recipe_stack too_many_effects too_much_log sandbox_killed engine_missing release_failed "
@@ -58,8 +58,13 @@ function M.raise(code, message, hint, data)
   error(M.new(code, message, hint, data), 0)
 end
 
--- Any error value as a plain table {code, message, hint?, data?}; a bug keeps its traceback.
+-- Any error value as a plain table {code, message, hint?, data?}; a bug keeps its traceback. What the database
+-- says where a row isn't any more what it was (`expect`, store.lua) is put into words.
 function M.from(e)
+  if type(e) == "table" and e.code == "stale" then
+    return { code = "stale", message = "somebody else changed it at the same time, and was first: nothing was done",
+      hint = "look at what it is now, and ask again if it is still to be done" }
+  end
   if type(e) == "table" and e.code then
     return { code = e.code, message = e.message or e.code, hint = e.hint, data = e.data,
       http = math.type(e.http) == "integer" and e.http or nil }

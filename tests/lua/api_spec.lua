@@ -3,6 +3,7 @@
 local crypto = require "crypto"
 local fs = require "fs"
 local json = require "json"
+local tasks = require "nd.tasks"
 local Apps = require "nd.service.app"
 local Store = require "nd.store"
 local api = require "nd.api"
@@ -138,6 +139,16 @@ describe("the API", function()
     d.store:commit { { "UPDATE run SET started_at = ?, ended_at = ?", now, now } }
     d.store:commit { Runs.forget_old(1, now) }
     assert.equal(501, count "run")
+  end)
+
+  it("keeps all tags that are added at once", function()
+    add_app "web"
+    tasks.each("tag", { "a", "b", "c", "d" }, function(tag)
+      local answer = handler { method = "POST", path = "/apps/web/tags", query = {}, headers = {}, peer = peer,
+        body = json.encode { add = { tag } } }
+      assert.is_nil(answer.status, answer.body)
+    end)
+    assert.equal('["a","b","c","d"]', d.store:get("SELECT tags FROM app").tags)
   end)
 
   it("reads little of who isn't known yet", function()

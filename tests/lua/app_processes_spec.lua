@@ -51,6 +51,19 @@ describe("an app's processes", function()
     assert.is_nil(c.release)
   end)
 
+  it("have memory that a machine can have, or are refused by name", function()
+    for text, bytes in pairs { ["6m"] = 6 << 20, ["1G"] = 1 << 30, ["512MiB"] = 512 << 20, ["1048576k"] = 1 << 30,
+      ["8388608"] = 8 << 20 } do
+      assert.equal(bytes, config.merge({}, { memory = text }).memory, text)
+    end
+    for _, text in ipairs { "99999999999999999999", "99999999999999999999g", "9999999999g", "18014398509488129k",
+      "9223372036854775807k", "5m", "0" } do
+      local e = mistake { memory = text }
+      assert.equal("bad_request", e.code)
+      assert.matches("^memory", e.message)
+    end
+  end)
+
   it("know which volumes have one writer, and how many would write", function()
     local c = config.merge({}, { volumes = { "data:/data" }, processes = { web = {}, worker = { replicas = 2 },
       clean = { kind = "job", command = { "x" }, volumes = { { name = "tmp", path = "/t", shared = true } } } } })

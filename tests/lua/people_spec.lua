@@ -5,6 +5,7 @@ local crypto = require "crypto"
 local fs = require "fs"
 local json = require "json"
 local task = require "task"
+local tasks = require "nd.tasks"
 local Guesses = require "nd.service.guesses"
 local Store = require "nd.store"
 local api = require "nd.api"
@@ -302,6 +303,26 @@ describe("people", function()
     end
     assert.equal(200, (ask("DELETE", "/team/ann@example.com")))
     for _, bearer in ipairs { one.access_token, token.token } do assert.equal(401, (ask("GET", "/whoami", bearer))) end
+  end)
+
+  it("who are second where only one could be are told so, and what to do", function()
+    local ann = join("ann@example.com", "deployer").access_token
+    local function both(fn)
+      local answers = {}
+      tasks.each("both", { 1, 2 }, function(n) answers[n] = { fn(n) } end)
+      if answers[1][1] ~= 200 then answers[1], answers[2] = answers[2], answers[1] end
+      assert.same({ 200, 409 }, { answers[1][1], answers[2][1] })
+      local e = answers[2][2]
+      assert.is_true(e.code == "stale" or e.code == "run_ended", e.code)
+      assert.is_string(e.hint)
+      assert.is_nil(e.message:find "UPDATE" or e.message:find "DELETE", e.message)
+    end
+    both(function(n) return ask("POST", "/password", ann, { old = PASSWORD, new = PASSWORD .. n }) end)
+    d.store:commit { { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('b', 'x', '{}', 1)" },
+      { [[INSERT INTO waiting (id, app, kind, body, recipe, bundle, params, owner, asked_at)
+        VALUES ('r1', 1, 'run', '{}', 'x', 'b', '{}', 'ci', 1)]] } }
+    both(function() return ask("POST", "/runs/r1/cancel", ann) end)
+    assert.equal("cancelled", d.store:get("SELECT state FROM run WHERE id = 'r1'").state)
   end)
 
   it("see the apps of their role, and of others not even that they are there", function()

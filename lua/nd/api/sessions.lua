@@ -63,7 +63,8 @@ return {
     summary = "Ends this session, at once.", payload = email, fails = { 507 }, before = signed_in, handler = logout },
   { method = "POST", path = "/password", id = "setPassword", permission = "self",
     summary = "Changes one's password; all other sessions end.",
-    body = s.ref "PasswordRequest", payload = email, fails = { 429, 507 }, before = may_guess, handler = set_password },
+    body = s.ref "PasswordRequest", payload = email, fails = { 409, 429, 507 }, before = may_guess,
+    handler = set_password },
   { method = "GET", path = "/whoami", id = "whoami", permission = "self",
     summary = "Who asks, and what he may.", payload = s.ref "Whoami", handler = whoami },
 }

@@ -8,6 +8,7 @@ local db = require "db"
 local json = require "json"
 local task = require "task"
 local err = require "nd.error"
+local tasks = require "nd.tasks"
 local config = require "nd.service.app_config"
 local publish = require "nd.service.network_publish"
 local Process = require "nd.service.process"
@@ -20,7 +21,7 @@ local BURST = 50     -- ... described at once
 local Apps = {}
 Apps.__index = Apps
 
-function Apps.new(d) return setmetatable({ d = d }, Apps) end
+function Apps.new(d) return setmetatable({ d = d, tagging = tasks.lock() }, Apps) end
 
 -- Names become container names and labels: letters, digits, inner dashes.
 function Apps.check_name(what, name)
@@ -317,6 +318,7 @@ end
 
 -- Makes the app's tags those of `list`; or, without one, adds and removes.
 function Apps:tag(app, list, add, remove)
+  local _ <close> = self.tagging:hold(app.id)
   local set, tags = {}, json.array {}
   local now = self:by_id(app.id)
   for _, tag in ipairs(list or json.decode(now.tags)) do set[tag] = true end

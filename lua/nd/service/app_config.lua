@@ -78,10 +78,11 @@ local function list_of_text(field, value)
 end
 
 local function size(field, value)
-  local units = { [""] = 1, b = 1, k = 1024, m = 1024 ^ 2, g = 1024 ^ 3 }
+  local units = { [""] = 1.0, b = 1.0, k = 1024.0, m = 1024.0 ^ 2, g = 1024.0 ^ 3 } -- floats don't wrap around
   local number, unit = tostring(value):lower():match "^(%d+)([bkmg]?)i?b?$"
   if not number then bad(field, value, "must be a size such as 256m or 1g") end
   local bytes = math.tointeger(tonumber(number) * units[unit])
+  if not bytes then bad(field, value, "is more than there can be", "write a size such as 256m or 1g") end
   if bytes < 6 * 1024 * 1024 then bad(field, value, "must be at least 6m, as Docker demands") end
   return bytes
 end
