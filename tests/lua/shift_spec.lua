@@ -33,7 +33,7 @@ describe("an app between two releases", function()
     assert.equal("10.0.1.3:8080 10.0.2.1:8080 10.0.2.2:8080", targets())
     assert.equal("exited exited running", states(old))
     d.shift:set(app, new, { instances = 2, drain = 0 }) -- again, after a crash
-    assert.equal(1, w:count "stop shop-1-1" + w:count "stop id-shop-1-1")
+    assert.equal(1, w:count "stop shop-1-1")
   end)
 
   it("has them all at the switch, and is between two no more", function()

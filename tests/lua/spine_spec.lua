@@ -26,10 +26,10 @@ describe("when two meet:", function()
     local stop = task.spawn("stop", function() d.releases:user_stop(app) end)
     w:until_true(function() return targets(app) == "" end)
     d.watch:reconcile()
-    assert.equal(0, w:count "stop id-shop-1-1")
+    assert.equal(0, w:count "stop shop-1-1")
     d.network.connected = 0
     stop:join()
-    assert.equal(1, w:count "stop id-shop-1-1")
+    assert.equal(1, w:count "stop shop-1-1")
   end)
 
   it("host names that are set at once are all kept, and those that are taken away all gone", function()
@@ -47,9 +47,9 @@ describe("when two meet:", function()
     d.network.connected = 1
     d.watch:reconcile()
     w:until_true(function() return targets(app) == "" end)
-    assert.equal(0, w:count "stop id-shop-1-1")
+    assert.equal(0, w:count "stop shop-1-1")
     d.network.connected = 0
-    w:until_true(function() return w:count "stop id-shop-1-1" == 1 end)
+    w:until_true(function() return w:count "stop shop-1-1" == 1 end)
   end)
 
   it("a restart during a stop's drain isn't stopped afterwards", function()
@@ -60,7 +60,7 @@ describe("when two meet:", function()
     d.releases:user_start(app)
     d.network.connected = 0
     stop:join()
-    assert.equal(0, w:count "stop id-shop-1-1")
+    assert.equal(0, w:count "stop shop-1-1")
     assert.equal(release.id, d.guard.watched[app.id].release)
     assert.equal("10.0.1.1:8080", targets(app))
   end)
@@ -84,7 +84,7 @@ describe("when two meet:", function()
   it("an app that is being destroyed gets neither traffic nor containers back", function()
     local app = w:app("shop", 2)
     w:before("stop", function(id)
-      if id == "id-shop-1-2" then task.sleep(100) end
+      if id == "shop-1-2" then task.sleep(100) end
     end)
     local reconcile = task.spawn("reconcile", function()
       task.sleep(60)
@@ -340,7 +340,7 @@ describe("when two meet:", function()
     local rows, stopped = d.releases:instances(release), false
     w:before("stop", function() w:until_true(function() return stopped end) end)
     local stop = task.spawn("stop", function() d.instances:stop(release, { rows[2] }) end)
-    w:until_true(function() return w:count "stop id-shop-1-2" == 1 end)
+    w:until_true(function() return w:count "stop shop-1-2" == 1 end)
     d.docker.containers["shop-1-1"].State.Running = false
     local reconcile = task.spawn("reconcile", function() d.watch:reconcile() end)
     w:until_true(function() return d.docker.containers["shop-1-1"].State.Running end)
@@ -392,7 +392,7 @@ describe("when two meet:", function()
     d.drain:take(app, d.releases:by_id(old.id))
     d.store:commit { { "UPDATE release SET state = 'live', keep_until = NULL WHERE id = ?", old.id } }
     w:until_true(function() return not d.drain.active[old.id] end)
-    assert.equal(0, w:count "remove id-shop-2-1")
+    assert.equal(0, w:count "remove shop-2-1")
   end)
 
   it("a release whose removal was only posted is made anew, not woken", function()
@@ -418,7 +418,7 @@ describe("when two meet:", function()
     local old = w:release(app, 2, "kept", 2)
     d.store:commit { { "UPDATE release SET keep_until = 1 WHERE id = ?", old.id } }
     w:before("remove", function(id)
-      if id ~= "id-shop-2-2" then return end
+      if id ~= "shop-2-2" then return end
       d.docker.hooks.remove = nil
       task.sleep(60000) -- until it is cancelled
     end)
@@ -440,9 +440,9 @@ describe("when two meet:", function()
       { [[INSERT INTO run (id, app, recipe, bundle, params, seed, state, owner, started_at)
         VALUES ('r2', ?, 'b', 'h', '{}', 1, 'running', 'uid 0', 1)]], app.id } }
     d.releases:tidy(app, "r1")
-    assert.equal(0, w:count "remove id-shop-2-1")
+    assert.equal(0, w:count "remove shop-2-1")
     d.releases:tidy(app, "r2")
-    assert.equal(1, w:count "remove id-shop-2-1")
+    assert.equal(1, w:count "remove shop-2-1")
   end)
 
   it("a container that Docker started again while nobody listened counts as restarted, once", function()
@@ -484,7 +484,7 @@ describe("when two meet:", function()
     local old = w:release(app, 2, "draining", 1)
     d.store:commit { { "UPDATE release SET drain_until = 1, keep_ms = 0 WHERE id = ?", old.id } }
     d.watch:reconcile()
-    w:until_true(function() return w:count "remove id-shop-2-1" == 1 end)
+    w:until_true(function() return w:count "remove shop-2-1" == 1 end)
   end)
 
   it("the guard goes back once the run that stood in its way has ended", function()

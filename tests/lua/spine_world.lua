@@ -41,7 +41,8 @@ docker_call("inspect", function(self, name) return self:find(name) end)
 docker_call("image", function() return { Id = "sha256:1", Config = { Cmd = { "/app" } } } end)
 docker_call("update", function(self, name, spec)
   local c = self:find(name)
-  if c then c.Policy = spec.RestartPolicy.Name end
+  if not c then error(task.error { code = "docker_not_found", message = "no such container" }, 0) end
+  c.Policy = spec.RestartPolicy.Name
 end)
 
 docker_call("create", function(self, name, spec)
@@ -56,7 +57,8 @@ end)
 
 docker_call("stop", function(self, name)
   local c = self:find(name)
-  if c and c.State.Running then
+  if not c then error(task.error { code = "docker_not_found", message = "no such container" }, 0) end
+  if c.State.Running then
     c.State.Running = false
     self.world:event("die", c.Name)
   end
@@ -71,7 +73,10 @@ end)
 
 -- By name or id.
 function Docker:find(name)
-  return self.containers[name] or self.containers[(name:gsub("^id%-", ""))]
+  if self.containers[name] then return self.containers[name] end
+  for _, c in pairs(self.containers) do
+    if c.Id == name then return c end
+  end
 end
 
 local function key_of(key) return ("%s/%s:%d"):format(key.app, key.process or "web", key.port or 80) end
@@ -184,8 +189,9 @@ end
 function World:before(call, fn) self.d.docker.hooks[call] = fn end
 
 function World:event(action, name)
+  local c = self.d.docker:find(name)
   self.d.watch:on_event { Type = "container", Action = action,
-    Actor = { ID = "id-" .. name, Attributes = { name = name, exitCode = "0" } } }
+    Actor = { ID = c and c.Id or "id-" .. name, Attributes = { name = name, exitCode = "0" } } }
 end
 
 function World:row(...)

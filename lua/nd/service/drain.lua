@@ -64,7 +64,7 @@ function Drain:connections(release, rows)
   local count, peers = 0, json.array {}
   for _, row in ipairs(rows or self.d.releases:instances(release)) do
     local process = Process.of(config, row.process)
-    local found = process.port and self.d.docker:inspect(row.container or row.name)
+    local found = process.port and self.d.docker:inspect(row.name)
     if found and found.State.Running then
       local open = self.d.network:drain(found.State.Pid, process.port)
       count = count + open.count

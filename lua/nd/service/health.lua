@@ -98,14 +98,13 @@ end
 function Health:probe_command(probe, instance)
   local argv = json.array { container.init, "exec", "--" }
   table.move(probe.command, 1, #probe.command, #argv + 1, argv)
-  local result = self.d.docker:exec(instance.container or instance.name, argv,
-    { timeout_ms = probe.timeout, max_output = 4096 })
+  local result = self.d.docker:exec(instance.name, argv, { timeout_ms = probe.timeout, max_output = 4096 })
   if result.code == 0 then return true, "exit status 0" end
   return false, ("exit status %d: %s"):format(result.code, result.output:match "^[^\n]*")
 end
 
 function Health:probe_up(instance)
-  local found = self.d.docker:inspect(instance.container or instance.name)
+  local found = self.d.docker:inspect(instance.name)
   return found ~= nil and found.State.Running, found and found.State.Running and "runs" or "doesn't run"
 end
 
@@ -146,7 +145,7 @@ end
 
 -- Raises when the container has ended; says how. While Docker is away nobody knows.
 function Health:check_alive(instance, release, probes)
-  local ok, found = pcall(self.d.docker.inspect, self.d.docker, instance.container or instance.name)
+  local ok, found = pcall(self.d.docker.inspect, self.d.docker, instance.name)
   if not ok and found.code == "docker_unreachable" then return end
   if not ok then error(found, 0) end
   if found and found.State.Running then return end

@@ -1,6 +1,7 @@
 -- The containers of a release: created, started, woken, stopped, removed. Each is a row, durable
--- before Docker hears of it, so that after a crash it is found by its name. One at a time wakes,
--- stops or removes it, and asks in its turn whether that is still `wanted()`.
+-- before Docker hears of it, so that after a crash it is found by its name: Docker is asked by that, since
+-- the id in a row may be of a container before. One at a time wakes, stops or removes it, and asks in its
+-- turn whether that is still `wanted()`.
 
 local clock = require "clock"
 local fault = require "fault"
@@ -90,6 +91,12 @@ function Instances:create(name, spec)
   return d.docker:create(name, spec)
 end
 
+-- From here on this is the instance's container: Docker's events and its log are known by the id.
+local function take(d, row, id)
+  d.store:post { { "UPDATE instance SET container = ? WHERE id = ?", id, row.id } }
+  d.logs:attach(row, id)
+end
+
 -- Creates and starts the containers of these instance rows of a release, side by side; then they are
 -- `running`, or of another state that is said.
 function Instances:start(app, release, rows, key, image, net, state)
@@ -98,9 +105,8 @@ function Instances:start(app, release, rows, key, image, net, state)
   tasks.each("start", rows, function(instance)
     local id = self:create(instance.name, container.spec(d, app, release, image,
       self:settings(app, config, instance.process), instance, net, key))
-    d.store:post { { "UPDATE instance SET container = ? WHERE id = ?", id, instance.id } }
     fault.hit "container.created"
-    d.logs:attach(instance, id)
+    take(d, instance, id)
     d.docker:start(id)
     fault.hit "container.started"
     d.store:post { {
@@ -173,8 +179,7 @@ function Instances:set_restart(release, policy)
   for _, row in ipairs(self.d.releases:instances(release)) do
     local ok, e
     for _ = 1, 2 do -- a connection that broke says nothing of the next
-      ok, e = pcall(self.d.docker.update, self.d.docker, row.container or row.name,
-        { RestartPolicy = { Name = policy } })
+      ok, e = pcall(self.d.docker.update, self.d.docker, row.name, { RestartPolicy = { Name = policy } })
       if ok or e.code == "docker_not_found" then break end
       if e.code == "cancelled" then error(e, 0) end
     end
@@ -206,7 +211,7 @@ function Instances:stop(release, rows, wanted)
     self.d.store:commit { { "UPDATE instance SET state = 'stopping' WHERE id = ? AND state = 'running'", row.id } }
     self.d.network:container_stops(row.address)
     local grace = self:grace(release, row.process)
-    local ok, e = pcall(self.d.docker.stop, self.d.docker, row.container or row.name, math.ceil(grace / 1000))
+    local ok, e = pcall(self.d.docker.stop, self.d.docker, row.name, math.ceil(grace / 1000))
     if not ok and e.code ~= "docker_not_found" then error(e, 0) end
     self.d.store:post { { "UPDATE instance SET state = 'exited' WHERE id = ?", row.id } }
   end)
@@ -214,8 +219,8 @@ end
 
 local function remove_container(d, row)
   local doubtful = d.watch:was_away(row.started_at) -- it may have forgotten a process of it
-  local found = not row.container and d.docker:inspect(row.name)
-  local ok, e = pcall(d.docker.remove, d.docker, row.container or row.name, { force = true, volumes = true })
+  local found = doubtful and d.docker:inspect(row.name)
+  local ok, e = pcall(d.docker.remove, d.docker, row.name, { force = true, volumes = true })
   if not ok and e.code ~= "docker_not_found" then error(e, 0) end
   local id = found and found.Id or row.container
   if not doubtful or not id then return end
@@ -229,7 +234,7 @@ function Instances:remove(release, grace_ms, rows)
   d.store:commit {}
   tasks.each("remove", rows or d.releases:instances(release), function(row)
     if grace_ms > 0 and (row.state == "running" or row.state == "stopping") then
-      pcall(d.docker.stop, d.docker, row.container or row.name, math.ceil(grace_ms / 1000))
+      pcall(d.docker.stop, d.docker, row.name, math.ceil(grace_ms / 1000))
     end
     local _ <close> = self.turns:hold(row.id) -- after that, which may end a longer stop's turn
     row = self:now(row)
@@ -257,7 +262,7 @@ function Instances:wake(app, release, wanted, rows)
       pcall(d.docker.stop, d.docker, found.Id, math.ceil(self:grace(release, row.process) / 1000))
     end
     if found then
-      d.logs:attach(row, found.Id)
+      take(d, row, found.Id)
       ok, e = pcall(d.docker.start, d.docker, found.Id)
     end
     if not ok and e and e.code == "cancelled" then error(e, 0) end
@@ -299,8 +304,7 @@ function Instances:recreate(app, release, row)
   container.put_secrets(d, row.name, app, release_config.of(release).secrets)
   local id = d.docker:create(row.name, container.spec(d, app, release, image,
     self:settings(app, release_config.of(release), row.process), row, net, release.key))
-  d.store:post { { "UPDATE instance SET container = ? WHERE id = ?", id, row.id } }
-  d.logs:attach(row, id)
+  take(d, row, id)
   d.docker:start(id)
 end
 

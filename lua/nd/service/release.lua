@@ -268,7 +268,7 @@ end
 -- that waited for traffic may have it from now on.
 function Releases:check_instances(app, release)
   for _, row in ipairs(self:instances(release)) do
-    local answered, found = pcall(self.d.docker.inspect, self.d.docker, row.container or row.name)
+    local answered, found = pcall(self.d.docker.inspect, self.d.docker, row.name)
     local running = row.state == "running"
     if answered then running = found and found.State.Running end
     if not running then

@@ -75,7 +75,7 @@ function Watch:revive_later(row)
   task.sleep(REVIVE_MS)
   local now = should_run(self, row.id)
   if not now or now.state == "running" then return end
-  local found = self.d.docker:inspect(now.container)
+  local found = self.d.docker:inspect(now.name)
   if not found or not (found.State.Running or found.State.Restarting) then self:heal { now } end
 end
 

@@ -63,6 +63,7 @@ crash_look_database() {
   sqlite3 -cmd '.timeout 5000' "$DAEMON_DIR/state/nextdeploy.db" "
     SELECT '== app'; SELECT app.name || ' ' || substr(image, 10) FROM app JOIN release ON release.id = live ORDER BY name;
     SELECT '== instance'; SELECT name FROM instance WHERE gone_at IS NULL ORDER BY name;
+    SELECT '== id'; SELECT name || ' ' || ifnull(container, 'NULL') FROM instance WHERE gone_at IS NULL ORDER BY name;
     SELECT '== live'; SELECT name FROM instance WHERE gone_at IS NULL AND release IN (SELECT live FROM app) ORDER BY name;
     SELECT '== policy'; SELECT name || CASE WHEN release IN (SELECT live FROM app) THEN ' unless-stopped' ELSE ' no' END
       FROM instance WHERE gone_at IS NULL ORDER BY name;
@@ -86,6 +87,7 @@ crash_look_docker() {
     http://docker/volumes http://docker/images/json "${urls[@]}" | jq -rs --arg i "$crash_instance" '
     def show(name; lines): "== " + name, (lines | sort | .[]);
     show("container"; [.[0][].Names[0][1:]]),
+    show("known"; [.[0][] | "\(.Names[0][1:]) \(.Id)"]),
     show("running"; [.[0][] | select(.State == "running").Names[0][1:]]),
     show("process"; [.[0][] | select(.State == "running").Id]),
     show("network"; [.[1][] | select(.Labels["nextdeploy.instance"] == $i).Name]),
@@ -212,6 +214,7 @@ crash_check_things() {
   running=$(wc -w <<<"${seen[live]}")
   crash_same "who serves" "${seen[app]}" "${seen[edge]}"
   crash_same "containers" "${seen[instance]}" "${seen[container]}"
+  crash_same "the containers of the instances" "${seen[id]}" "${seen[known]}"
   crash_same "containers that run" "${seen[live]}" "${seen[running]}"
   crash_same "restart policies" "${seen[policy]}" "${seen[restart]}"
   crash_same "containers' processes" "${seen[process]}" "${seen[shim]}"
