@@ -1,6 +1,7 @@
 -- heal_spec.lua - what is found after a while in which nobody looked: the daemon was dead, or Docker's
 -- events were.
 
+local task = require "task"
 local World = require "tests.lua.spine_world"
 
 describe("after nobody looked,", function()
@@ -53,5 +54,91 @@ describe("after nobody looked,", function()
     d.store:commit { { "UPDATE instance SET container = NULL WHERE release = ?", old.id } }
     d.releases:activate({ app = app, key = "k" }, d.releases:by_id(old.id))
     assert.equal("id-shop-2-1", instance("shop-2-1").container)
+  end)
+
+  -- A run of the app that is under way, and may take days.
+  local function run_of(app)
+    d.store:commit {
+      { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('h', 'b', '{}', 1)" },
+      { [[INSERT INTO run (id, app, recipe, bundle, params, seed, state, owner, started_at)
+        VALUES ('r1', ?, 'b', 'h', '{}', 1, 'sleeping', 'uid 0', 1)]], app.id } }
+  end
+
+  it("what is live is started again while a run waits for an approval", function()
+    local app = w:app("shop", 2)
+    run_of(app)
+    w:release(app, 2, "created", 1)
+    container("shop-1-1").State.Running, container("shop-2-1").State.Running = false, false
+    d.watch:reconcile()
+    assert.is_true(container("shop-1-1").State.Running)
+    assert.equal(1, instance("shop-1-1").restarts)
+    assert.is_false(container("shop-2-1").State.Running) -- that is the run's
+    assert.equal(1, w:row("SELECT count(*) AS n FROM event WHERE kind = 'instance.died'").n)
+    w:until_true(function() return targets(app) == "10.0.1.1:8080 10.0.1.2:8080" end)
+  end)
+
+  it("what Docker has started again gets its traffic while a run waits for an approval", function()
+    local app = w:app("shop")
+    run_of(app)
+    w:event("die", "shop-1-1")
+    w:until_true(function() return targets(app) == "" end)
+    d.watch:reconcile() -- nobody has told of its start
+    w:until_true(function() return targets(app) == "10.0.1.1:8080" end)
+  end)
+
+  it("what a run has stopped, or adds, is left to it", function()
+    local app = w:app("shop", 3)
+    run_of(app)
+    local new = w:release(app, 2, "created", 3)
+    d.shift:set(app, new, { instances = 1, drain = 0 })
+    container("shop-1-2").State.Running = false
+    d.store:commit { { [[INSERT INTO instance (release, process, position, name, address, state)
+      VALUES ((SELECT live FROM app), 'web', 4, 'shop-1-4', '10.0.1.4', 'waiting')]] } }
+    d.watch:reconcile()
+    assert.is_true(container("shop-1-2").State.Running)
+    assert.is_false(container("shop-1-1").State.Running)
+    assert.equal("exited", instance("shop-1-1").state)
+    assert.equal("waiting", instance("shop-1-4").state)
+    assert.equal(0, w:count "start id-shop-1-1")
+    w:until_true(function() return targets(app) == "10.0.1.2:8080 10.0.1.3:8080 10.0.2.1:8080" end)
+  end)
+
+  it("what a run has stopped for the next is neither started nor given traffic", function()
+    local app, release = w:app("shop")
+    run_of(app)
+    d.traffic:silence(app)
+    d.store:commit { { "UPDATE release SET state = 'kept' WHERE id = ?", release.id } }
+    d.watch:reconcile() -- it still drains
+    assert.equal("", targets(app))
+    container("shop-1-1").State.Running = false
+    d.watch:reconcile()
+    assert.is_false(container("shop-1-1").State.Running)
+  end)
+
+  it("an instance that can't be started again gets no traffic meanwhile", function()
+    local app = w:app("shop", 2)
+    container("shop-1-1").State.Running = false
+    w:before("inspect", function() error(task.error { code = "docker_error", message = "it is broken" }, 0) end)
+    d.watch:reconcile()
+    assert.equal("10.0.1.2:8080", targets(app))
+    assert.equal("exited", instance("shop-1-1").state)
+  end)
+
+  it("traffic that netfilter refused once is sent where it belongs at the next look", function()
+    local app = w:app("shop")
+    w:event("die", "shop-1-1")
+    w:until_true(function() return targets(app) == "" end)
+    local refused
+    function d.network.switch_all()
+      refused = true
+      error(task.error { code = "iptables_failed", message = "iptables-restore was killed" }, 0)
+    end
+    w:event("start", "shop-1-1")
+    w:until_true(function() return refused and instance("shop-1-1").state == "running" end)
+    task.sleep(20)
+    d.network.switch_all = nil
+    assert.equal("", targets(app))
+    d.watch:reconcile()
+    assert.equal("10.0.1.1:8080", targets(app))
   end)
 end)

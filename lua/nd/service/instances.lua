@@ -1,7 +1,7 @@
 -- The containers of a release: created, started, woken, stopped, removed. Each is a row, durable
 -- before Docker hears of it, so that after a crash it is found by its name: Docker is asked by that, since
 -- the id in a row may be of a container before. One at a time wakes, stops or removes it, and asks in its
--- turn whether that is still `wanted()`.
+-- turn whether that is still `wanted(row)`.
 
 local clock = require "clock"
 local fault = require "fault"
@@ -207,7 +207,7 @@ function Instances:stop(release, rows, wanted)
   tasks.each("stop", rows or self.d.releases:instances(release), function(row)
     local _ <close> = self.turns:hold(row.id)
     row = self:now(row)
-    if not row or wanted and not wanted() then return end
+    if not row or wanted and not wanted(row) then return end
     self.d.store:commit { { "UPDATE instance SET state = 'stopping' WHERE id = ? AND state = 'running'", row.id } }
     self.d.network:container_stops(row.address)
     local grace = self:grace(release, row.process)
@@ -253,7 +253,7 @@ function Instances:wake(app, release, wanted, rows)
   tasks.each("wake", rows or d.releases:instances(release), function(row)
     local _ <close> = self.turns:hold(row.id)
     row = self:now(row)
-    if not row or wanted and not wanted() then return end
+    if not row or wanted and not wanted(row) then return end
     d.network:ensure_bridge(Apps.net(app))
     container.put_secrets(d, row.name, app, release_config.of(release).secrets)
     local found = d.docker:inspect(row.name)

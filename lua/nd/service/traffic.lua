@@ -8,6 +8,7 @@ local clock = require "clock"
 local db = require "db"
 local json = require "json"
 local log = require "log"
+local task = require "task"
 local tasks = require "nd.tasks"
 local Apps = require "nd.service.app"
 local Process = require "nd.service.process"
@@ -217,15 +218,19 @@ end
 -- Where a canary's callers were sent, unless there is another one by now.
 function Traffic:forget_canary(app) return deciding(self, app, forget_canary) end
 
--- At start: the database says what is live; the rules may be one switch behind or ahead.
+-- At start, and once a minute: the database says what is live; the rules may be one switch behind or ahead.
+-- Not where a run has stopped what is live, and it may still be draining.
 function Traffic:retarget_all()
-  for _, app in ipairs(self.d.store:all("SELECT * FROM app WHERE live IS NOT NULL AND stopped = 0")) do
+  for _, app in ipairs(self.d.store:all [[SELECT app.* FROM app JOIN release ON release.id = app.live
+    WHERE stopped = 0 AND (release.state = 'live' OR NOT EXISTS (SELECT 1 FROM run
+    WHERE run.app = app.id AND run.state IN ('running', 'sleeping', 'rolling_back')))]]) do
     local ok, e = pcall(function()
       if differs(self, wanted(self, app, self.d.releases:live(app), self.d.shift:of(app))) then
         self:retarget(app)
       end
     end)
     if not ok then log.warn(("can't send the traffic of %s to its release: %s"):format(app.name, tostring(e))) end
+    task.yield() -- 0.2 ms each
   end
 end
 

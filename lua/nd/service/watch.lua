@@ -12,7 +12,10 @@ local task = require "task"
 local container = require "nd.service.container"
 local tasks = require "nd.tasks"
 local Health = require "nd.service.health"
+local Process = require "nd.service.process"
+local Shift = require "nd.service.shift"
 local instant = require "nd.instant"
+local release_config = require "nd.service.release_config"
 
 local EVERY_MS = 60 * 1000
 local RETRY_MS = 1000
@@ -40,13 +43,31 @@ local function has_row(self, id, name)
     or self.d.jobs:owns(name)
 end
 
+-- Is the instance one of those that its release has for good? One that a run adds or removes is that run's,
+-- and one whose successor has its traffic was stopped.
+local function has_place(self, row)
+  local release, shift = self.d.releases:by_id(row.release), self.d.shift:of { id = row.app }
+  if release_config.problem(release) then return true end -- who starts it says so
+  local process = Process.of(release_config.of(release), row.process)
+  return process ~= nil and row.position <= process.replicas and not (shift and Shift.replaced(shift, row))
+end
+
 -- The row of an instance, if it is still one that should run. A live release that isn't in the state
 -- `live` was stopped by a run; when that has ended, it is nobody's any more.
 local function should_run(self, id)
-  return self.d.store:get([[SELECT instance.*, release.app FROM instance
+  local row = self.d.store:get([[SELECT instance.*, release.app FROM instance
     JOIN release ON release.id = instance.release JOIN app ON app.live = release.id
     WHERE instance.id = ? AND gone_at IS NULL AND app.stopped = 0 AND (release.state = 'live' OR NOT EXISTS
     (SELECT 1 FROM run WHERE run.app = app.id AND run.state IN ('running', 'sleeping', 'rolling_back')))]], id)
+  return row and has_place(self, row) and row or nil
+end
+
+local function all_that_should_run(self, rows)
+  local list = {}
+  for _, row in ipairs(rows) do
+    if should_run(self, row.id) then list[#list + 1] = row end
+  end
+  return list
 end
 
 -- ---- events ----
@@ -207,6 +228,7 @@ end
 
 function Watch:reconcile()
   local d = self.d
+  d.traffic:retarget_all() -- also what a netfilter that failed was told in vain
   local ok, e = pcall(function()
     local rows, found = self:rows(), {} -- in this order: Docker's word is the newer one
     for _, c in ipairs(d.docker:list { all = true,
@@ -236,16 +258,18 @@ function Watch:finish_stop(id)
   if app and app.stopped == 1 and not d.releases.stopping[id] then d.releases:user_stop(app) end
 end
 
--- An instance row against its container, or nil where Docker has none. True where it is to be healed.
+-- An instance row against its container, or nil where Docker has none. True where it is to be healed. A run
+-- sees to what it starts and stops, but not to what is live meanwhile.
 function Watch:match_row(row, c)
   if c then c.known = true end
   local running = c and c.State == "running"
-  if row.live == row.release and row.stopped == 0 and not running and not row.run_state then
+  local ours = not row.run_state or row.release_state == "live"
+  if row.live == row.release and not running and should_run(self, row.id) then
     return true
   elseif row.live == row.release and row.stopped == 1 and running then
     task.spawn("stop " .. row.name, self.finish_stop, self, row.app)
-  elseif (row.state == "running") ~= (running or false) and not row.run_state
-    and not (running and row.state == "stopping") then
+  elseif (row.state == "running") ~= (running or false) and ours
+    and not (running and (row.state == "stopping" or row.run_state and row.state ~= "exited")) then
     if running and row.state == "exited" then
       self:handle("start", row)
     else
@@ -281,28 +305,28 @@ function Watch:match_rows(rows, found)
   tasks.each("heal", apps, function(list) self:heal(list) end, HEAL_AT_ONCE)
 end
 
--- Starts the live release of an app, of which these instances should run; traffic follows as they
--- answer.
+-- Starts these instances of an app's live release, which should run; traffic follows as they answer.
 function Watch:heal(rows)
   local d, names = self.d, {}
-  for i, row in ipairs(rows) do names[i] = row.name end
-  names = table.concat(names, ", ")
-  local function wanted()
-    for _, row in ipairs(rows) do
-      if should_run(self, row.id) then return true end
-    end
-  end
-  if not wanted() then return end
-  for _, row in ipairs(rows) do
+  rows = all_that_should_run(self, rows)
+  if #rows == 0 then return end
+  for i, row in ipairs(rows) do
+    names[i] = row.name
     if row.state == "running" then -- nobody has told of its end
-      d.store:post { d.store:event("instance.died", row.app, nil, { name = row.name, missed = true }) }
+      d.store:post {
+        { "UPDATE instance SET state = 'exited' WHERE id = ? AND state = 'running'", row.id },
+        d.store:event("instance.died", row.app, nil, { name = row.name, missed = true }),
+      }
     end
   end
+  names = table.concat(names, ", ")
   local app, release = d.apps:by_id(rows[1].app), d.releases:by_id(rows[1].release)
   log.info(("starting %s, which should run"):format(names))
   local ok, e = pcall(function()
-    d.instances:wake(app, release, wanted)
-    if not wanted() then return end
+    d.traffic:retarget(app)
+    d.instances:wake(app, release, function(row) return should_run(self, row.id) end, rows)
+    rows = all_that_should_run(self, rows)
+    if #rows == 0 then return end
     d.instances:set_restart(release, "unless-stopped")
     for _, row in ipairs(rows) do
       d.store:post { { "UPDATE instance SET restarts = restarts + 1 WHERE id = ?", row.id } }
