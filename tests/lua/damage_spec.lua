@@ -167,4 +167,25 @@ describe("rows that are damaged:", function()
     assert.is_true(d.docker:find("shop-1-1").State.Running)
     assert.is_nil(d.docker:find "shop-2-1")
   end)
+
+  for _, case in ipairs {
+    { "rolling", { instances = 1, drain = 0 }, "10.0.1.2:8080" },
+    { "canary", { weight = 10 }, "10.0.1.1:8080 10.0.1.2:8080" },
+  } do
+    it("a damaged next release of a " .. case[1] .. " deploy blocks no start: all traffic is the live one's", function()
+      local app = w:app("shop", 2)
+      local new = w:release(app, 2, "created", 2)
+      d.store:commit { { [[INSERT INTO route (domain, app, tls, proxy_type, created_at)
+        VALUES ('shop.example', ?, 'off', 'caddy', 1)]], app.id } }
+      d.shift:set(app, new, case[2])
+      flip("UPDATE release SET config = replace(config, '8080', '8081') WHERE id = " .. new.id)
+      assert.is_nil(d.shift:canary(app))
+      d.traffic:retarget_all()
+      assert.equal(case[3], targets(app))
+      d.releases:tidy(app)
+      w:until_true(function() return targets(app) == "10.0.1.1:8080 10.0.1.2:8080" end)
+      assert.is_nil(w:row("SELECT * FROM shift"))
+      assert.is_true(d.docker:find("shop-2-1").State.Running)
+    end)
+  end
 end)

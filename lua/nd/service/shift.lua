@@ -38,10 +38,16 @@ Shift.__index = Shift
 
 function Shift.new(d) return setmetatable({ d = d, over = task.signal(), asked = true, begun = {} }, Shift) end
 
-function Shift:of(app)
+-- The row of a shift, and the next release.
+local function find(self, app)
   local row = self.d.store:get("SELECT * FROM shift WHERE app = ?", app.id)
-  local release = row and self.d.releases:by_id(row.release)
-  if not release then return nil end
+  return row, row and self.d.releases:by_id(row.release)
+end
+
+-- Where the next release is damaged, everything is the live one's.
+function Shift:of(app)
+  local row, release = find(self, app)
+  if not release or release_config.problem(release) then return nil end
   return { release = release, config = release_config.of(release), count = row.instances, weight = row.weight,
     instances = self.d.releases:instances(release), by_proxy = row.weight and #self:hosts(app) > 0 or false }
 end
@@ -212,16 +218,16 @@ local function wake(self, app, live)
 end
 
 function Shift:back(app, drain_ms)
-  local d, shift = self.d, self:of(app)
-  if not shift then return end
+  local d, _, release = self.d, find(self, app)
+  if not release then return end
   local live = d.releases:live(app)
   local serves = live and d.apps:by_id(app.id).stopped == 0
   if serves then wake(self, app, live) end
-  record(self, app, shift.release, 0, nil, { release = live and live.number, before = shift.release.number })
+  record(self, app, release, 0, nil, { release = live and live.number, before = release.number })
   d.traffic:retarget(app)
   self:ended(app)
   if serves then d.guard:watch(app, live) end
-  stop(self, app, shift.release, drain_ms, function() return true end)
+  if not release_config.problem(release) then stop(self, app, release, drain_ms, function() return true end) end
   d.store:commit { { "DELETE FROM shift WHERE app = ?", app.id } }
 end
 
