@@ -141,4 +141,36 @@ describe("after nobody looked,", function()
     d.watch:reconcile()
     assert.equal("10.0.1.1:8080", targets(app))
   end)
+
+  it("an app that a person has stopped stays so where a recreate of it fails, or is cut short", function()
+    local app, release = w:app("shop")
+    d.releases:user_stop(app)
+    local stop, handle = require("nd.effect").find "app.stop", d.releases:handle(app, release)
+    local ctx = { d = d, app = app }
+    for _ = 1, 2 do -- again, after a crash
+      local result = stop.act(ctx, handle, { drain = 0 })
+      assert.is_nil(stop.undo({ handle }, result))
+    end
+    stop.clean(ctx, handle)
+    assert.is_nil(stop.undo({ handle }, stop.plan(ctx, handle)))
+    assert.is_false(container("shop-1-1").State.Running)
+    assert.equal("live", d.releases:by_id(release.id).state)
+    assert.equal(1, d.apps:by_id(app.id).stopped)
+    d.releases:user_start(app)
+    w:until_true(function() return targets(app) == "10.0.1.1:8080" end)
+  end)
+
+  it("an app that was running is brought back where a recreate of it fails, or is cut short", function()
+    local app, release = w:app("shop")
+    local stop, handle = require("nd.effect").find "app.stop", d.releases:handle(app, release)
+    local ctx = { d = d, app = app }
+    for _ = 1, 2 do
+      local result = stop.act(ctx, handle, { drain = 0 })
+      assert.equal("app.resume", stop.undo({ handle }, result).effect)
+    end
+    assert.is_false(container("shop-1-1").State.Running)
+    stop.clean(ctx, handle)
+    assert.equal("live", w:row("SELECT state FROM release WHERE id = ?", release.id).state)
+    assert.equal("10.0.1.1:8080", targets(app))
+  end)
 end)

@@ -222,8 +222,8 @@ M["app.stop"] = {
       options and options.drain or 0)
   end,
   clean = function(ctx, handle)
-    local live = handle and releases(ctx):live(ctx.app)
-    if live and live.number == handle.release then releases(ctx):resume(ctx, live) end
+    local release = handle and releases(ctx):find(ctx.app, handle.release)
+    if release and releases(ctx):serves(ctx.app, release) then releases(ctx):resume(ctx, release) end
   end,
   undo = function(_, result)
     if type(result) ~= "table" or not result.was_live then return nil end
@@ -233,8 +233,8 @@ M["app.stop"] = {
   plan = function(ctx, handle)
     if not handle then return json.null end
     ctx.stopped = true
-    local live = releases(ctx):live(ctx.app)
-    handle.was_live = live ~= nil and live.number == handle.release
+    local release = releases(ctx):find(ctx.app, handle.release)
+    handle.was_live = release ~= nil and releases(ctx):serves(ctx.app, release)
     if handle.was_live then ctx.live = false end
     return handle
   end,

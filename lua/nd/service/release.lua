@@ -50,6 +50,12 @@ function Releases:live(app)
   return app and app.live and self:by_id(app.live)
 end
 
+-- Is it what is live, and is the app not stopped?
+function Releases:serves(app, release)
+  app = self.d.apps:by_id(app.id)
+  return app ~= nil and app.live == release.id and app.stopped == 0
+end
+
 -- The good one that served last, other than what is live: the one that was just left, too.
 function Releases:other(app)
   local live = self:live(app)
@@ -398,12 +404,11 @@ function Releases:deactivate(app, release)
 end
 
 -- For `recreate`: from here on until the switch nothing serves. The release is still the app's live
--- one, but kept, so that nobody starts it again.
+-- one, but kept, so that nobody starts it again. One that a person had stopped isn't `was_live`.
 function Releases:stop_for_recreate(ctx, release, drain_ms)
   local d, app = self.d, ctx.app
-  local live = self:live(app)
   release_config.check(release)
-  local was_live = live ~= nil and live.id == release.id
+  local was_live = self:serves(app, release)
   if was_live then
     d.store:commit { { "UPDATE release SET state = 'kept', keep_until = NULL WHERE id = ?", release.id } }
     d.guard:leave(app)
