@@ -204,9 +204,22 @@ function Store:memo(key, stamp, make, ...)
   return text
 end
 
+-- What no database holds is its writer's mistake: it must not wait with what others write.
+local function check(statements)
+  for i, statement in ipairs(statements) do
+    for k = 2, #statement do
+      local kind = type(statement[k])
+      if kind == "table" or kind == "function" or kind == "thread" then
+        error(("value %d of statement %d can't be stored (%s): %s"):format(k - 1, i, kind, tostring(statement[1])), 3)
+      end
+    end
+  end
+end
+
 -- Takes along what was posted. A commit of nothing returns when all that was begun before it is
 -- over. The write is a task of its own, since it can't be taken back when the caller is cancelled.
 function Store:commit(statements)
+  check(statements)
   local posted = self.pending
   if #posted + #statements == 0 then
     if self.last then self.last:wait() end
@@ -219,6 +232,7 @@ end
 -- A commit that may be refused (by a constraint or `expect`): alone, so that nothing posted is
 -- taken back with it.
 function Store:try(statements)
+  check(statements)
   self:commit {}
   return self:write(statements, {})
 end
@@ -267,6 +281,7 @@ function Store:write(statements, posted)
 end
 
 function Store:post(statements)
+  check(statements)
   self.posts = self.posts + 1
   for i, statement in ipairs(statements) do statement.posted = self.posts + i / 1e6 end
   table.move(statements, 1, #statements, #self.pending + 1, self.pending)

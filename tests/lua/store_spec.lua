@@ -193,6 +193,19 @@ describe("the store", function()
     assert.equal("constraint", e.code)
   end)
 
+  it("refuses at once what no database holds, and writes what comes before and after", function()
+    store:post { store:set_meta("test", "1") }
+    for _, value in ipairs { {}, print, coroutine.create(print) } do
+      for _, write in ipairs { store.post, store.commit, store.try } do
+        local ok, e = pcall(write, store, { store:set_meta("never", "0"), store:set_meta("test", value) })
+        assert.is_false(ok)
+        assert.matches("can't be stored", tostring(e))
+      end
+    end
+    store:commit { store:set_meta("test2", "2") }
+    assert.equal("1 2", values())
+  end)
+
   it("leaves out what can never be written, and nothing else", function()
     store:commit { store:set_meta("test", "1") }
     store:post { store:set_meta("test2", "2"), { "INSERT INTO meta (key, value) VALUES ('test', 'again')" },
