@@ -1,6 +1,7 @@
 -- Errors as people and programs meet them: a stable code, what happened, what to do next.
 -- `raise` is for the daemon's own Lua; the HTTP status and ndctl's exit code follow from the code.
 
+local json = require "json"
 local task = require "task"
 local nearest = require "nd.recipe.nearest"
 
@@ -24,8 +25,9 @@ local codes = {
     .. "upgrade_refused secret_in_use secret_gone not_revealable cert_own role_in_use stale",
   [413] = "too_large body_too_large",
   [422] = "unhealthy deadline recipe_failed recipe_error start_failed cancelled stuck worker_died "
-    .. "recipe_memory recipe_stack too_many_effects too_much_log sandbox_killed engine_missing release_failed "
-    .. "journal_damaged release_damaged canary_failed age_wrong_recipient age_truncated age_tampered age_unsupported",
+    .. "bad_frame recipe_memory recipe_stack too_many_effects too_much_log sandbox_killed engine_missing "
+    .. "release_failed journal_damaged release_damaged canary_failed age_wrong_recipient age_truncated age_tampered "
+    .. "age_unsupported",
   [429] = "too_many_guesses",
   [502] = "cert_failed docker_unreachable docker_error docker_refused docker_protocol docker_version proxy_down "
     .. "proxy_refused pull_failed registry_denied registry_unreachable netfilter_failed",
@@ -65,12 +67,26 @@ function M.from(e)
     return { code = "stale", message = "somebody else changed it at the same time, and was first: nothing was done",
       hint = "look at what it is now, and ask again if it is still to be done" }
   end
-  if type(e) == "table" and e.code then
-    return { code = e.code, message = e.message or e.code, hint = e.hint, data = e.data,
+  if type(e) == "table" and type(e.code) == "string" then
+    return { code = e.code, message = tostring(e.message or e.code), hint = e.hint, data = e.data,
       http = math.type(e.http) == "integer" and e.http or nil }
   end
   local text = tostring(type(e) == "table" and e.message or e)
   return { code = "internal", message = text:match "^[^\n]*", traceback = text }
+end
+
+local CODE, MESSAGE, HINT, DATA = 64, 16 * 1024, 4 * 1024, 64 * 1024 -- bytes
+
+-- The same of what a recipe has sent as its error, which may be anything: `data` is a table or left out.
+function M.of_recipe(e)
+  e = type(e) == "table" and e or { message = e }
+  local code, message, data = e.code, e.message, e.data
+  return {
+    code = type(code) == "string" and #code <= CODE and code:find "^[%w_.-]+$" and code or "recipe_error",
+    message = type(message) == "string" and message:sub(1, MESSAGE) or "an error without a text",
+    hint = type(e.hint) == "string" and e.hint:sub(1, HINT) or nil,
+    data = type(data) == "table" and #json.encode(data) <= DATA and data or nil,
+  }
 end
 
 -- The known name that is nearest to `name`, or nil when none is near.

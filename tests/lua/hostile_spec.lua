@@ -12,6 +12,7 @@ local fs = require "fs"
 local json = require "json"
 local task = require "task"
 local budget = require "nd.budget"
+local frames = require "nd.service.frames"
 local engine = require "tests.lua.lib.engine"
 
 local here = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$")
@@ -37,7 +38,7 @@ describe("a hostile script", function()
       entry = "recipe.lua", params = {}, seed = 1, mode = "run" }
     local deadline, effects, last, waiting = clock.monotonic() + WALL, 0, nil, {}
     while true do
-      local ok, frame = pcall(w.recv, w, math.max(1, deadline - clock.monotonic()))
+      local ok, frame = pcall(frames.receive, w, math.max(1, deadline - clock.monotonic()))
       if not ok then return { type = frame.code }, frame.code, effects end
       if not frame then break end
       last = frame
@@ -158,6 +159,10 @@ describe("a hostile script", function()
       local said = last.error.message:find(pattern) or engine.luajit and last.error.message:find(says[pattern] or "^$")
       assert(full or said, "another error")
     end)
+  end)
+
+  it("that bends what its worker says is not listened to", function()
+    each("bends", function(_, code) assert(code == "bad_frame", "it was listened to") end)
   end)
 
   it("that looks for a way out finds none, and is none the worse for it", function()

@@ -49,19 +49,30 @@ function M.below(id, roots)
   return false
 end
 
+local MS_MOST = 10 ^ 13 -- the longest duration of recipe/units.lua, 317 years: the clock goes on for longer
+
 local types = {
   app = function(v) return type(v) == "string" and v ~= "" end,
   text = function(v) return type(v) == "string" end,
   number = function(v) return type(v) == "number" end,
-  ms = function(v) return math.type(v) == "integer" and v >= 0 end,
+  ms = function(v) return math.type(v) == "integer" and v >= 0 and v <= MS_MOST end,
   release = function(v) return type(v) == "table" and math.type(v.release) == "integer" end,
   ["name or release"] = function(v)
     return type(v) == "string" or type(v) == "table" and math.type(v.release) == "integer"
   end,
   image = function(v) return type(v) == "table" and type(v.id) == "string" end,
   table = function(v) return type(v) == "table" end,
+  selection = function(v)
+    if type(v) ~= "table" or type(v.tasks) ~= "table" then return false end
+    for _, id in ipairs(v.tasks) do
+      if type(id) ~= "string" then return false end
+    end
+    return true
+  end,
   any = function(v) return v ~= nil end,
 }
+
+M.types = types
 
 local null = require("json").null
 
@@ -93,6 +104,9 @@ function M.check(def, e, run)
     local near = err.nearest(e.name, names)
     err.raise("unknown_effect", ("there is no effect '%s'"):format(e.name),
       near and ("did you mean %s?"):format(near))
+  end
+  if #e.args > #def.args then
+    err.raise("bad_argument", ("%s takes %d arguments, not %d"):format(e.name, #def.args, #e.args))
   end
   for i, arg in ipairs(def.args) do
     local value = e.args[i]

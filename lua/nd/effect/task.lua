@@ -7,7 +7,7 @@ local json = require "json"
 return {
   -- Interrupts what these tasks and those below them have in flight; each is answered first.
   ["task.cancel"] = {
-    version = 1, class = "read", capability = "time", args = { { "selection", "table" } },
+    version = 1, class = "read", capability = "time", args = { { "selection", "selection" } },
     label = function() return "cancel the other branches" end,
     deadline = false,
     act = function(ctx, selection) ctx.run:interrupt(selection.tasks, ctx.n) end,
@@ -16,7 +16,7 @@ return {
 
   -- Runs the undos of a branch that lost.
   ["task.rollback"] = {
-    version = 1, class = "act", capability = "time", args = { { "selection", "table" } },
+    version = 1, class = "act", capability = "time", args = { { "selection", "selection" } },
     label = function() return "undo the other branches" end,
     deadline = false,
     act = function(ctx, selection) ctx.run:undo(selection.tasks) end,

@@ -17,6 +17,7 @@ local budget = require "nd.budget"
 local effects = require "nd.effect"
 local err = require "nd.error"
 local changes = require "nd.service.changes"
+local frames = require "nd.service.frames"
 local recipe_worker = require "nd.service.recipe_worker"
 
 local STEPS = 200 -- a loop that waits for the world never ends in a plan
@@ -26,8 +27,7 @@ Plan.__index = Plan
 
 function Plan:interrupted(e)
   for _, cancel in ipairs(self.in_flight) do
-    if cancel.name == "task.cancel" and e.n < cancel.n and not e.name:find "^task%."
-      and effects.below(e.task, cancel.args[1].tasks) then
+    if cancel.cancels and e.n < cancel.n and not e.name:find "^task%." and effects.below(e.task, cancel.cancels) then
       return true
     end
   end
@@ -76,7 +76,7 @@ function Plan:answer(e)
 end
 
 local function receive(w)
-  local ok, message = pcall(w.recv, w, budget.wall_ms)
+  local ok, message = pcall(frames.receive, w, budget.wall_ms)
   if ok and message then return message end
   if not ok and message.code == "timeout" then
     error(budget.over("wall", budget.wall_ms), 0)
@@ -88,6 +88,7 @@ end
 function Plan:take(asked)
   local e = { n = asked.n, name = asked.name, args = asked.args or json.array {}, at = asked.at,
     pivot = asked.pivot and 1 or 0, task = asked.task or "1" }
+  if e.name == "task.cancel" and effects.types.selection(e.args[1]) then e.cancels = e.args[1].tasks end
   if e.name == "time.sleep" then e.due = self.ctx.slept + (tonumber(e.args[1]) or 0) end
   self.in_flight[#self.in_flight + 1] = e
 end

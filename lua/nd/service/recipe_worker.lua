@@ -11,6 +11,9 @@ local budget = require "nd.budget"
 local engine = require "nd.engine"
 local err = require "nd.error"
 local capability = require "nd.effect.capability"
+local frames = require "nd.service.frames"
+
+local as_they_are = { cancelled = true, bad_frame = true }
 
 local M = {}
 
@@ -20,7 +23,7 @@ function M.start(d, row, files, mode)
     params = json.decode(row.params), seed = row.seed, mode = mode or "run",
     state = row.begun_with and json.decode(row.begun_with) or nil,
   })
-  local ok, message = pcall(w.recv, w, budget.wall_ms)
+  local ok, message = pcall(frames.receive, w, budget.wall_ms)
   local loaded = ok and message and message.type == "header"
   if loaded then
     ok, message.recipe.allowed = pcall(capability.read, message.recipe.needs)
@@ -28,7 +31,7 @@ function M.start(d, row, files, mode)
   end
   w:kill()
   if loaded then error(message.recipe.allowed, 0) end
-  if not ok and message.code == "cancelled" then error(message, 0) end
+  if not ok and as_they_are[message.code] then error(message, 0) end
   local status = w:wait()
   if ok and message and message.type == "failed" then error(task.error(message.error), 0) end
   if not ok and message.code == "timeout" then

@@ -21,6 +21,7 @@ local effects = require "nd.effect"
 local err = require "nd.error"
 local tasks = require "nd.tasks"
 local discreet = require "nd.service.discreet"
+local frames = require "nd.service.frames"
 local recipe_worker = require "nd.service.recipe_worker"
 local run_journal = require "nd.service.run_journal"
 local rights_of = require("nd.service.who").rights
@@ -99,7 +100,7 @@ end
 function Run:receive()
   while true do
     local left = self.busy_since and math.max(1, self.busy_since + budget.wall_ms - clock.monotonic())
-    local ok, message = pcall(self.worker.recv, self.worker, left or LOOK_MS)
+    local ok, message = pcall(frames.receive, self.worker, left or LOOK_MS)
     if ok then return message end
     if message.code ~= "timeout" then
       if message.code == "cancelled" then error(message, 0) end
@@ -348,7 +349,7 @@ function Run:answer(e, ok, value)
     statements[#statements + 1] = { "UPDATE run SET pivot = ? WHERE id = ?", e.n, self.row.id }
   end
   self.d.store:post(statements)
-  self.d.metrics.effects:add(1, e.name, ok and "done" or "failed")
+  self.d.metrics.effects:add(1, def and e.name or "unknown", ok and "done" or "failed")
   self:fault(e, "answered")
   self:send(answer_frame(e))
 end

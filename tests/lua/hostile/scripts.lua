@@ -4,6 +4,7 @@
 --   cpu      by its CPU limit           memory    by its memory limit, with recipe_memory
 --   done     by itself, harmless: returns true where what it tried is not there
 --   flood    ended by whoever counts its effects (the daemon; in the spec, it)
+--   bends    by bad_frame, where what it made its worker say is read
 --   fails    by an error of its own: {pattern of the message, script}
 --   luajit   the same kinds again: what is tried where LuaJIT runs it
 --
@@ -142,8 +143,41 @@ return {
     { "is nil", "error(nil)" },
     { "yield", "coroutine.yield()" },
     { "resume", "coroutine.resume(coroutine.running()) error 'can not resume'" },
+    { "mine", "local _, e = pcall(fail, 'mine') e.code = {} error(e, 0)" },
+    { "mine", "local _, e = pcall(fail, 'mine') e.code = 7 error(e, 0)" },
+    { "mine", "local _, e = pcall(fail, 'mine') e.code = ('x'):rep(3e6) error(e, 0)" },
+    { "mine", "local _, e = pcall(fail, 'mine') e.code = 'a\\n\\0b' error(e, 0)" },
+    { "mine", "local _, e = pcall(fail, 'mine') e.code = 'method_not_allowed' error(e, 0)" },
+    { "mine", "local _, e = pcall(fail, 'mine') e.data = 'text' error(e, 0)" },
+    { "mine", "local _, e = pcall(fail, 'mine') e.hint, e.data = {}, ('x'):rep(3e6) error(e, 0)" },
+    { "without a text", "local _, e = pcall(fail, 'mine') e.message = { 1 } error(e, 0)" },
+    { "without a text", "local _, e = pcall(fail, 'mine') e.message = nil error(e, 0)" },
+    { "xxx", "local _, e = pcall(fail, 'mine') e.message = ('x'):rep(1e6) error(e, 0)" },
     { "too large", "return json.encode(('x'):rep(4e6):rep(4))" },
     { "too large", "return ('x'):rep(8e6)" },
+  },
+
+  bends = {
+    "require('nd.recipe.scheduler').effect({ 1 }, 1, 'read', json.array {}, false)",
+    "require('nd.recipe.scheduler').effect({}, 1, 'act', json.array {}, true)",
+    "require('nd.recipe.scheduler').effect(7, 1, 'read', json.array {}, false)",
+    "require('nd.recipe.scheduler').effect('', 1, 'read', json.array {}, false)",
+    "require('nd.recipe.scheduler').effect(('x'):rep(1e5), 1, 'read', json.array {}, false)",
+    "require('nd.recipe.scheduler').effect('uuid', 0, 'read', json.array {}, false)",
+    "require('nd.recipe.scheduler').effect('uuid', 1, 'read', { x = 1 }, false)",
+    "require('nd.recipe.scheduler').effect('uuid', 1, 'read', 'x', false)",
+    "uuid() require('nd.recipe.scheduler').current().id = 'x' uuid()",
+    "require('nd.recipe.scheduler').current().id = ('1'):rep(1e5) uuid()",
+    "require('nd.recipe.scheduler').current().id = '1\"},{\"n\":\"2\",\"name\":\"uuid\",\"x\":\"' uuid()",
+    "require('nd.recipe.scheduler').current().id = '1\"},{\"n\":-1,\"name\":\"uuid\",\"x\":\"' uuid()",
+    "require('nd.recipe.scheduler').current().id = '1\"},{\"n\":2,\"name\":\"uuid\",\"task\":[1],\"x\":\"' uuid()",
+    "require('nd.recipe.scheduler').current().id = '1\"},{\"n\":2,\"name\":\"uuid\",\"at\":{},\"x\":\"' uuid()",
+    "require('nd.recipe.scheduler').current().id = '1\"},{\"n\":2,\"name\":\"uuid\",\"pivot\":1,\"x\":\"' uuid()",
+    "require('nd.recipe.scheduler').current().id = '1\"},[],{\"x\":\"' uuid()",
+    "require('nd.recipe.scheduler').log({ 1 }) uuid()",
+    "require('nd.recipe.scheduler').log({ x = { 1 } }) return true",
+    "local t = {} for _ = 1, 60 do t = { t } end return t",
+    "local t = {} for _ = 1, 57 do t = { t } end docker.pull(t)",
   },
 
   done = {

@@ -1,0 +1,165 @@
+-- frames_spec.lua - recipes that bend what their worker says, in the daemon's hands: such a run ends by a
+-- named error, and whoever comes after it doesn't notice. Real workers, a real database.
+
+local json = require "json"
+local Audit = require "nd.service.audit"
+local World = require "tests.lua.spine_world"
+local api = require "nd.api"
+local engine = require "tests.lua.lib.engine"
+
+describe("a recipe that bends its frames", function()
+  local w, d, app, handler
+
+  before_each(function()
+    w = World.new()
+    d = w.d
+    d.version, d.options.recipe_dir = "0.0.1", w.dir
+    d.worker_options = { engine = engine.luajit and "luajit" or nil }
+    for name, module in pairs { runs = "runs", recipes = "recipe", guesses = "guesses", people = "people" } do
+      d[name] = require("nd.service." .. module).new(d)
+    end
+    d.audit = Audit.new(d)
+    d.audit:open()
+    handler = api.handler(d)
+    app = w:app("shop")
+  end)
+
+  after_each(function()
+    d.audit:close()
+    w:close()
+  end)
+
+  local unix = { kind = "unix", uid = 0, pid = 42 }
+
+  local function ask(method, path, body, query)
+    local answer = handler { method = method, path = path, query = query or {}, headers = {},
+      body = body and json.encode(body) or "", peer = unix }
+    return answer.status or 200, json.decode(answer.body), answer
+  end
+
+  local function recipe(body, before)
+    return { name = "bent", files = { ["recipe.lua"] = ("local scheduler = require 'nd.recipe.scheduler'\n%s\n"
+      .. "return recipe { needs = { 'app', 'docker', 'http:127.0.0.1' }, params = { app = param.app {} },\n"
+      .. "run = function(p)\n%s\nend }"):format(before or "", body) } }
+  end
+
+  local function start(body, before)
+    return d.runs:start { app = app, recipe = recipe(body, before), params = {}, owner = "uid 0" }
+  end
+
+  -- Runs it to its end -> as the API shows it.
+  local function run(body, before)
+    local begun = start(body, before)
+    assert(w:until_true(function() return not d.runs.live[begun.row.id] end), "it hasn't ended")
+    local status, answer = ask("GET", "/runs/" .. begun.row.id)
+    assert.equal(200, status)
+    return answer.payload
+  end
+
+  -- What everybody else needs goes on.
+  local function all_is_well()
+    d.store:commit { d.store:set_meta("after", "well") }
+    assert.equal(0, #d.store.pending)
+    d.audit:record { operation = "test", outcome = "noted" }
+    assert.is_nil(d.audit.log:trouble())
+    local verdict = d.audit.log:verify()
+    assert.same({}, verdict.problems)
+    assert.equal(200, (ask("GET", "/runs")))
+  end
+
+  describe("asks for what no effect is", function()
+    for what, body in pairs {
+      ["a name that is a list"] = "scheduler.effect({1}, 1, 'read', json.array {}, false)",
+      ["a name that is a number"] = "scheduler.effect(5, 1, 'read', json.array {}, false)",
+      ["a name without end"] = "scheduler.effect(('x'):rep(1e6), 1, 'read', json.array {}, false)",
+      ["an empty name"] = "scheduler.effect('', 1, 'read', json.array {}, false)",
+      ["a task that is no task"] = "scheduler.current().id = 'x y' uuid()",
+      ["a task that is a list"] = [[scheduler.current().id = '1"},{"n":2,"name":"uuid","task":[1],"x":"' uuid()]],
+      ["a number that is a text"] = [[scheduler.current().id = '1"},{"n":"two","name":"uuid","x":"' uuid()]],
+      ["a number below one"] = [[scheduler.current().id = '1"},{"n":-1,"name":"uuid","x":"' uuid()]],
+      ["a number that is none"] = [[scheduler.current().id = '1"},{"n":1.5,"name":"uuid","x":"' uuid()]],
+      ["a version that is a list"] = [[scheduler.current().id = '1"},{"n":2,"name":"uuid","version":[],"x":"' uuid()]],
+      ["a place that is a table"] = [[scheduler.current().id = '1"},{"n":2,"name":"uuid","at":{"x":1},"x":"' uuid()]],
+      ["a pivot that is a text"] = [[scheduler.current().id = '1"},{"n":2,"name":"uuid","pivot":"no","x":"' uuid()]],
+      ["arguments that are a text"] = "scheduler.effect('uuid', 1, 'read', 'x', false)",
+      ["arguments with names"] = "scheduler.effect('uuid', 1, 'read', { x = 1 }, false)",
+      ["a line of its log that is a table"] = "scheduler.log({ x = 1 }) uuid()",
+      ["arguments too deep to be shown again"] = "local t = {} for _ = 1, 58 do t = { t } end docker.pull(t)",
+      ["a result too deep to be shown again"] = "local t = {} for _ = 1, 60 do t = { t } end return t",
+    } do
+      it(what, function()
+        for _, before in ipairs { "", "time.now() " } do
+          local ended = run(before .. body)
+          assert.equal("failed", ended.state)
+          assert.equal("bad_frame", ended.error.code)
+          all_is_well()
+        end
+      end)
+    end
+
+    it("after an act, which is undone", function()
+      w:release(app, 2, "created", 1)
+      local ended = run [[undo("take it away", app.remove, { release = 2 })
+        scheduler.effect({1}, 1, "read", json.array {}, false)]]
+      assert.equal("failed", ended.state)
+      assert.is_nil(d.docker:find "shop-2-1")
+      all_is_well()
+    end)
+
+    it("and is told what an effect that there isn't is", function()
+      local ended = run "scheduler.effect('app.strat', 1, 'read', json.array {}, false)"
+      assert.equal("unknown_effect", ended.error.code)
+      all_is_well()
+    end)
+
+    it("with more arguments than a call takes", function()
+      for _, name in ipairs { "uuid", "time.sleep", "undo.set" } do
+        local ended = run(("local t = {} for i = 1, 3e5 do t[i] = 1 end scheduler.effect('%s', 1, 'read', t, false)")
+          :format(name))
+        assert.equal("bad_argument", ended.error.code)
+        all_is_well()
+      end
+    end)
+
+    it("with a sleep that no clock knows the end of", function()
+      local ended = run "scheduler.effect('time.sleep', 1, 'read', { math.maxinteger // 4 }, false)"
+      assert.equal("bad_argument", ended.error.code)
+      all_is_well()
+    end)
+
+    it("with a selection that is none", function()
+      for _, name in ipairs { "task.cancel", "task.rollback" } do
+        for _, selection in ipairs { "{}", "{ tasks = 5 }", "{ tasks = { 5 } }" } do
+          local ended = run(("scheduler.effect('%s', 1, 'read', { %s }, false)"):format(name, selection))
+          assert.equal("bad_argument", ended.error.code)
+        end
+      end
+      all_is_well()
+    end)
+  end)
+
+  it("has a deadline that no clock knows, which is not taken", function()
+    local source = [[require("nd.recipe.units").milliseconds = function() return %s end
+      return recipe { deadline = "1s", run = function() return 1 end }]]
+    for _, deadline in ipairs { "9e18", "-5", "'soon'", "{}", "math.maxinteger" } do
+      local ok, e = pcall(d.runs.start, d.runs, { app = app, params = {}, owner = "uid 0",
+        recipe = { name = "bent", files = { ["recipe.lua"] = source:format(deadline) } } })
+      assert.is_false(ok)
+      assert.equal("bad_frame", e.code)
+    end
+    all_is_well()
+  end)
+
+  it("is planned like any other, and refused by name", function()
+    for body, code in pairs {
+      ["scheduler.effect({1}, 1, 'read', json.array {}, false)"] = "bad_frame",
+      ["scheduler.effect('task.cancel', 1, 'read', json.array {}, false)"] = "bad_argument",
+      ["local ok, e = pcall(fail, 'x') e.code = {} error(e, 0)"] = "recipe_error",
+    } do
+      local status, answer = ask("POST", "/runs", { recipe = recipe(body), app_name = "shop" }, { plan = "true" })
+      assert.equal(code, answer.code)
+      assert.is_true(status < 500)
+    end
+    all_is_well()
+  end)
+end)
