@@ -10,7 +10,7 @@
  *   stat(path) -> {type, size, mode, uid, gid, mtime (UTC ms), device} | nil
  *   readlink(path) -> text
  *   lock(path) -> handle                 raises `locked`; handle:unlock(), <close>
- *   chmod(path, mode), chown(path, uid, gid)
+ *   chmod(path, mode), chown(path, uid, gid)      chown: of a link itself
  *   mount_tmpfs(path, {size=, mode=}), unmount(path)
  *   hostname() -> text, machine_id([path]) -> text | nil
  *
@@ -297,7 +297,7 @@ static int fs_chown(lua_State *L)
     uid_t uid = (uid_t)luaL_checkinteger(L, 2);
     gid_t gid = (gid_t)luaL_checkinteger(L, 3);
 
-    return check_errno(L, chown(path, uid, gid), "change the owner of", path);
+    return check_errno(L, lchown(path, uid, gid), "change the owner of", path);
 }
 
 static int fs_mount_tmpfs(lua_State *L)

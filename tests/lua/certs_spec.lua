@@ -5,6 +5,7 @@ local cert = require "cert"
 local clock = require "clock"
 local fs = require "fs"
 local json = require "json"
+local process = require "process"
 local acme = require "nd.service.acme"
 local check = require "nd.service.cert_check"
 local err = require "nd.error"
@@ -219,5 +220,61 @@ uacme: failed to authorize order at https://ca.test/order]]
     assert.is_nil(kind)
     assert.equal("GET https://ca.test/dir failed: Couldn't connect to server", detail)
     assert.equal("it said nothing", select(2, acme.refusal ""))
+  end)
+end)
+
+describe("the program that asks an authority", function()
+  local dir, a, saved, ran
+
+  -- Calls `name` of fs once it is known that the directory it is to act in is root's alone.
+  local function only_in_ours(name)
+    saved[name] = fs[name]
+    fs[name] = function(path, ...)
+      if path:find("/acme%-%x+/") then assert.equal(0, fs.stat(path:match "^(.*)/").uid, name .. " " .. path) end
+      return saved[name](path, ...)
+    end
+  end
+
+  before_each(function()
+    dir = os.tmpname()
+    os.remove(dir)
+    ran, saved = {}, { run = process.run }
+    only_in_ours "write"
+    only_in_ours "chown"
+    process.run = function(o)
+      local work = o.cwd
+      local names = { "/", "/private", "/private/key.pem" }
+      if o.argv[#o.argv] == "wanted.csr" then names[4] = "/wanted.csr" end
+      for _, name in ipairs(names) do assert.equal(o.uid, fs.stat(work .. name).uid, name) end
+      assert.equal(0, fs.stat(work .. "/hook").uid)
+      ran[#ran + 1] = o
+      saved.write(work .. "/wanted-cert.pem", "the chain")
+      return { status = 0, stderr = "" }
+    end
+    a = acme.new { directory = "https://ca.test/dir", email = "a@b.test", keys = dir .. "/keys", run = dir,
+      well_known = dir .. "/well_known" }
+  end)
+
+  after_each(function()
+    process.run, fs.write, fs.chown = saved.run, saved.write, saved.chown
+    fs.remove(dir, { recursive = true })
+  end)
+
+  it("finds all it needs, and nothing is done as root where it can put a link", function()
+    local chain, key = a:issue { names = { "a.test" } }
+    assert.equal("the chain", chain)
+    assert.truthy(key:find "PRIVATE KEY")
+    assert.equal(2, #ran) -- the account's first
+    a:issue { names = { "a.test" } }
+    assert.equal(3, #ran)
+    assert.same({ "keys", "well_known" }, fs.list(dir))
+  end)
+
+  it("is another user each time, and shares what is shown with the others", function()
+    for _ = 1, 2 do a:issue { names = { "a.test" } } end
+    assert.not_equal(ran[2].uid, ran[3].uid)
+    assert.equal(ran[2].gid, ran[3].gid)
+    local shown = fs.stat(dir .. "/well_known")
+    assert.same({ 0, ran[3].gid, 1021 }, { shown.uid, shown.gid, shown.mode })
   end)
 end)

@@ -113,6 +113,14 @@ describe("fs", function()
     assert.is_true(fs.exists(dir .. "/kept/f"))
   end)
 
+  it("changes the owner of a link, not of what it leads to", function()
+    if fs.stat("/").uid ~= fs.stat(dir).uid then return end -- not root
+    fs.mkdir(dir .. "/victim")
+    process.run { argv = { "ln", "-s", "victim", dir .. "/link" } }
+    fs.chown(dir .. "/link", 12345, 12345)
+    assert.equal(0, fs.stat(dir .. "/victim").uid)
+  end)
+
   it("lists names in order", function()
     for _, name in ipairs { "b", "a", ".hidden", "B" } do fs.write(dir .. "/" .. name, "") end
     assert.same({ ".hidden", "B", "a", "b" }, fs.list(dir))

@@ -3,7 +3,7 @@
 -- It runs as a user that nothing else is, in a directory of its own that is removed afterwards, and never
 -- sees a certificate's key: it gets a request that was signed here. What the authority wants to find under
 -- /.well-known/acme-challenge/ its hook writes into `well_known`, which nginx shows; a TXT record (dns-01) the
--- hook leaves to the daemon, by files.
+-- hook leaves to the daemon, by files. Once the directory is that user's, nothing is written there as root.
 --
 --   acme.new{ directory=url, email=, ca=file, keys=dir, run=dir, well_known=dir } -> a
 --   a:issue{ names={...}, dns=function(act, name, value)|nil } -> chain, key     PEM; parks, a second or
@@ -29,7 +29,8 @@ local certificates = require "nd.service.proxy.caddy_certificates"
 local Acme = {}
 Acme.__index = Acme
 
-local USER = 0x6e630000     -- above what hosts and user namespaces give out, beside the workers'
+local USER = 0x6e630000     -- and those after it: above what hosts and user namespaces give out, below the workers'
+local USERS = 0x10000       -- before the first is taken again
 local NOBODY = 65534
 local TAKES = 180 * 1000    -- ms; an authority may take its time to look
 local NONCE_TRIES = 4       -- after badNonce, which is nobody's fault (RFC 8555, 6.5)
@@ -46,11 +47,10 @@ http-01)
   if [ "$1" = begin ]; then printf %s "$5" >"$ND_WELL_KNOWN/$4"; else rm -f "$ND_WELL_KNOWN/$4"; fi
   ;;
 dns-01)
+  : >refused
   printf '%s %s %s\n' "$1" "$3" "$5" >asked.new && mv asked.new asked
-  while [ ! -e answered ]; do sleep 0.1; done
-  answer=$(cat answered)
-  rm -f answered
-  [ "$answer" = yes ]
+  while [ -e asked ]; do sleep 0.1; done
+  [ ! -e refused ]
   ;;
 esac
 ]]
@@ -62,7 +62,7 @@ local acme = {}
 
 function acme.new(o)
   o.account = ("%s/account-%s.key"):format(o.keys, certificates.issuer(o.directory))
-  o.lock = tasks.lock()
+  o.lock, o.count = tasks.lock(), 0
   return setmetatable(o, Acme)
 end
 
@@ -72,37 +72,41 @@ local function command(self, work, ...)
   local argv = { "uacme", "-n", "-c", work.dir, "-a", self.directory, ... }
   if not self.ca then return argv end
   local under = { "unshare", "--mount", "sh", "-c", with_ca, self.ca, "setpriv", "--reuid=" .. work.user,
-    "--regid=" .. work.user, "--clear-groups", "--no-new-privs" }
+    "--regid=" .. work.group, "--clear-groups", "--no-new-privs" }
   return table.move(argv, 1, #argv, #under + 1, under)
 end
 
 local function uacme(self, work, challenge, ...)
   local ok, r = pcall(process.run, {
     argv = command(self, work, ...), cwd = work.dir, timeout_ms = TAKES,
-    uid = not self.ca and work.user or nil, gid = not self.ca and work.user or nil,
+    uid = not self.ca and work.user or nil, gid = not self.ca and work.group or nil,
     env = { PATH = PATH, ND_WELL_KNOWN = self.well_known, ND_CHALLENGE = challenge } })
   if ok then return r end
   if r.code ~= "process_start" then error(r, 0) end
   err.raise("cert_failed", "uacme, which asks the authority, can't be run: " .. r.message, "apt-get install uacme")
 end
 
-local function work_dir(self)
-  local work = { dir = ("%s/acme-%s"):format(self.run, crypto.hex(crypto.random(8))), user = USER }
-  fs.mkdir(work.dir .. "/private", 448)
+-- A directory with these files (name -> text), the user's.
+local function work_dir(self, files)
+  self.count = (self.count + 1) % USERS
+  local work = { dir = ("%s/acme-%s"):format(self.run, crypto.hex(crypto.random(8))), user = USER + self.count,
+    group = USER }
+  setmetatable(work, { __close = function() fs.remove(work.dir, { recursive = true }) end })
   fs.mkdir(self.well_known, 493)
-  for _, dir in ipairs { work.dir, work.dir .. "/private", self.well_known } do
-    if not pcall(fs.chown, dir, work.user, work.user) then -- a container around us may have no such user
-      work.user = NOBODY
-      fs.chown(dir, work.user, work.user)
-    end
+  if not pcall(fs.chown, self.well_known, 0, work.group) then -- a container around us may have no such group
+    work.user, work.group = NOBODY, NOBODY
+    fs.chown(self.well_known, 0, work.group)
   end
+  fs.chmod(self.well_known, 1021) -- 01775: nobody removes another's
+  fs.mkdir(work.dir .. "/private", 448)
   fs.write(work.dir .. "/hook", hook, 493)
-  return setmetatable(work, { __close = function() fs.remove(work.dir, { recursive = true }) end })
-end
-
-local function give(work, name, text)
-  fs.write(work.dir .. "/" .. name, text, 384)
-  fs.chown(work.dir .. "/" .. name, work.user, work.user)
+  for name, text in pairs(files) do
+    fs.write(work.dir .. "/" .. name, text, 384)
+    fs.chown(work.dir .. "/" .. name, work.user, work.group)
+  end
+  fs.chown(work.dir .. "/private", work.user, work.group)
+  fs.chown(work.dir, work.user, work.group)
+  return work
 end
 
 ---- what it says ----
@@ -148,38 +152,46 @@ end
 
 ---- asking ----
 
-local function account(self, work)
+-- -> the account's key; a new one is kept once the authority knows it
+local function account(self)
   local _ <close> = self.lock:hold "account"
-  if not fs.exists(self.account) then
-    local _, key = cert.request { names = { "account.invalid" } }
-    give(work, "private/key.pem", key)
-    local r = uacme(self, work, "", "-y", "new", self.email)
-    if r.status ~= 0 then failed(r) end
-    fs.mkdir(self.keys, 448)
-    fs.write(self.account, key, 384)
-  else
-    give(work, "private/key.pem", fs.read(self.account))
+  if fs.exists(self.account) then return fs.read(self.account) end
+  local _, key = cert.request { names = { "account.invalid" } }
+  local work <close> = work_dir(self, { ["private/key.pem"] = key })
+  local r = uacme(self, work, "", "-y", "new", self.email)
+  if r.status ~= 0 then failed(r) end
+  fs.mkdir(self.keys, 448)
+  fs.write(self.account, key, 384)
+  return key
+end
+
+-- What the hook asks for: act, name and value, where it may ask for that.
+local function question(text, names)
+  local act, name, value = text:match "^(%l+) (%S+) ([%w_-]+)\n$"
+  for _, wanted in ipairs(names) do
+    if name == wanted:gsub("^%*%.", "") then return act == "begin" and "present" or "remove", name, value end
   end
 end
 
 -- Has the daemon do what the hook asks for, until the program has ended.
-local function serve_dns(work, dns)
-  local asked, answered = work.dir .. "/asked", work.dir .. "/answered"
+local function serve_dns(work, wish)
+  local asked, refused = work.dir .. "/asked", work.dir .. "/refused"
   while true do
     task.sleep(100)
     if fs.exists(asked) then
-      local act, name, value = fs.read(asked):match "^(%S+) (%S+) (%S+)"
+      local act, name, value = question(fs.read(asked), wish.names)
+      local ok, e
+      if act then ok, e = pcall(wish.dns, act, "_acme-challenge." .. name, value) end
+      if act == "present" and not ok then work.problem = work.problem or e end
+      if ok then fs.remove(refused) end
       fs.remove(asked)
-      local ok, e = pcall(dns, act == "begin" and "present" or "remove", "_acme-challenge." .. name, value)
-      if not ok and act == "begin" then work.problem = work.problem or e end
-      fs.write(answered, ok and "yes" or "no", 420)
     end
   end
 end
 
 local function ask(self, work, wish)
   local challenge = wish.dns and "dns-01" or "http-01"
-  local server = wish.dns and task.spawn("dns-01", serve_dns, work, wish.dns)
+  local server = wish.dns and task.spawn("dns-01", serve_dns, work, wish)
   local ok, r = pcall(uacme, self, work, challenge, "-h", work.dir .. "/hook", "issue", "wanted.csr")
   if server then server:cancel() end
   if not ok then error(r, 0) end
@@ -187,10 +199,8 @@ local function ask(self, work, wish)
 end
 
 function Acme:issue(wish)
-  local work <close> = work_dir(self)
   local request, key = cert.request { names = wish.names }
-  account(self, work)
-  give(work, "wanted.csr", request)
+  local work <close> = work_dir(self, { ["private/key.pem"] = account(self), ["wanted.csr"] = request })
   local r
   for _ = 1, NONCE_TRIES do
     r = ask(self, work, wish)
