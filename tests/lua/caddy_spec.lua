@@ -1,5 +1,7 @@
 -- The proxy as its users meet it: a real Caddy, real requests, routes that come and go under load.
 
+local cert = require "cert"
+local clock = require "clock"
 local fs = require "fs"
 local http = require "http"
 local json = require "json"
@@ -10,6 +12,8 @@ local proxy = require "nd.service.proxy"
 local here = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$")
 local edge = dofile(here .. "/lib/edge.lua")
 local bin, wait_for, code_of = edge.bin, edge.wait_for, edge.code_of
+
+local DAY = 24 * 3600 * 1000
 
 describe("host names", function()
   it("are made lower case and lose the root's dot", function()
@@ -277,6 +281,46 @@ describe("the proxy", function()
     assert.truthy(err.hint)
     assert.equal("a\n", get("a.test").body)
     p:require_up "caddy"
+  end)
+
+  describe("with certificates of the user's own", function()
+    local driver, own
+
+    local function bundle(...)
+      local now = clock.now()
+      local pem, key = cert.make { common_name = ..., names = { ... }, not_before = now, not_after = now + 90 * DAY }
+      return pem .. key
+    end
+
+    local function shown(host)
+      local r = process.run { argv = { "openssl", "s_client", "-connect", "127.0.0.1:" .. https_port,
+        "-servername", host }, stdin = "", timeout_ms = 8000 }
+      return cert.read(r.stdout)[1]
+    end
+
+    before_each(function()
+      driver, own = p:driver "caddy", dir .. "/proxy/data/own"
+      p:set("own.test", "127.0.0.1:" .. port_a, "auto")
+    end)
+
+    after_each(function() driver:set_own {} end)
+
+    it("starts with one that is broken, and mends it", function()
+      local good = bundle "own.test"
+      driver:set_own { { name = "own.test", serial = "1", bundle = good } }
+      local name = fs.list(own)[1]
+      for what, text in pairs { [name] = good:gsub("MII", "M!I"), ["empty.pem"] = "", ["half.pem.new"] = "",
+        [name .. "~"] = good, ["no_key.pem"] = good:match "^.-END CERTIFICATE%-%-%-%-%-\n" } do
+        fs.write(own .. "/" .. what, text)
+      end
+      local again = new()
+      again:write_config()
+      assert.is_nil(again:driver("caddy"):config().apps.tls.certificates)
+      assert.same({ "half.pem.new", name .. "~" }, fs.list(own))
+      driver:set_own { { name = "own.test", serial = "1", bundle = good } }
+      assert.equal("up", driver.state)
+      assert.equal(cert.read(good)[1].serial, shown("own.test").serial)
+    end)
   end)
 
   it("says so when Caddy isn't there, and routes still wait for it", function()

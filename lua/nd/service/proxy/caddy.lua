@@ -19,6 +19,7 @@ local clock = require "clock"
 local fs = require "fs"
 local http = require "http"
 local json = require "json"
+local log = require "log"
 local process = require "process"
 local task = require "task"
 local err = require "nd.error"
@@ -47,12 +48,32 @@ end
 
 ---- Caddy's configuration ----
 
--- The user's own certificates, as the configuration names them.
+-- What isn't written to its end, or was put there by somebody else, has another ending.
+local function own_names(self)
+  local out = {}
+  for _, name in ipairs(fs.exists(self.own) and fs.list(self.own) or {}) do
+    if name:find "%.pem$" then out[#out + 1] = name end
+  end
+  return out
+end
+
+-- The user's own certificates, as the configuration names them. One that is broken goes: `set_own` makes it again.
 local function own_files(self)
   local out = {}
-  for i, name in ipairs(fs.exists(self.own) and fs.list(self.own) or {}) do
+  for _, name in ipairs(own_names(self)) do
     local file = self.own .. "/" .. name
-    out[i] = { file = file, tag = name, names = cert.read(fs.read(file))[1].names }
+    local ok, info = pcall(function()
+      local bundle = fs.read(file)
+      cert.fits(bundle, bundle)
+      return cert.read(bundle)[1]
+    end)
+    if ok then
+      out[#out + 1] = { file = file, tag = name, names = info.names }
+    else
+      if info.code == "cancelled" then error(info, 0) end
+      log.warn(("%s is removed, since Caddy can't use it: %s"):format(file, info.message))
+      fs.remove(file, { recursive = true })
+    end
   end
   return out
 end
@@ -168,7 +189,7 @@ function Caddy:set_own(list)
   local wanted = {}
   for _, own in ipairs(list) do wanted[("%s-%s.pem"):format(own.name:gsub("%*", "_"), own.serial)] = own.bundle end
   local changed = false
-  for _, name in ipairs(fs.exists(self.own) and fs.list(self.own) or {}) do
+  for _, name in ipairs(own_names(self)) do
     if not wanted[name] then
       changed = true
       fs.remove(self.own .. "/" .. name)
