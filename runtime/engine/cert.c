@@ -172,19 +172,33 @@ static void read_names(X509 *x, struct nd_buf *names)
     GENERAL_NAMES_free(list);
 }
 
-/* What browsers refuse: the Baseline Requirements, 6.1.5 and 7.1.3.2. */
-static const char *weakness(X509 *x, EVP_PKEY *key)
+/* A curve that is written out instead of named is none of these: Go, and so Caddy, can't read it.
+ */
+static bool usual_curve(X509 *x)
 {
-    int digest = NID_undef;
+    X509_ALGOR *algorithm = NULL;
+    const void *curve = NULL;
+    int type = V_ASN1_UNDEF, nid;
 
-    if (!key)
-        return "its key is of a kind that isn't known";
-    if (EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA && EVP_PKEY_get_bits(key) < 2048)
+    X509_PUBKEY_get0_param(NULL, NULL, NULL, &algorithm, X509_get_X509_PUBKEY(x));
+    X509_ALGOR_get0(NULL, &type, &curve, algorithm);
+    nid = type == V_ASN1_OBJECT ? OBJ_obj2nid(curve) : NID_undef;
+    return nid == NID_X9_62_prime256v1 || nid == NID_secp384r1 || nid == NID_secp521r1;
+}
+
+/* What browsers refuse: the Baseline Requirements, 6.1.5 and 7.1.3.2. */
+static const char *weakness(X509 *x, EVP_PKEY *key, bool self_signed)
+{
+    int kind = key ? EVP_PKEY_get_base_id(key) : EVP_PKEY_NONE, digest = NID_undef;
+
+    if (kind != EVP_PKEY_RSA && kind != EVP_PKEY_EC)
+        return "its key is neither RSA nor EC";
+    if (kind == EVP_PKEY_RSA && EVP_PKEY_get_bits(key) < 2048)
         return "its RSA key is shorter than 2048 bits";
-    if (EVP_PKEY_get_base_id(key) == EVP_PKEY_EC && EVP_PKEY_get_bits(key) < 256)
-        return "its key is on a curve of less than 256 bits";
-    if (EVP_PKEY_get_base_id(key) == EVP_PKEY_DSA)
-        return "it has a DSA key";
+    if (kind == EVP_PKEY_EC && !usual_curve(x))
+        return "its EC key isn't on P-256, P-384 or P-521";
+    if (self_signed) /* nobody is convinced by that, however it was signed */
+        return NULL;
     OBJ_find_sigid_algs(X509_get_signature_nid(x), &digest, NULL);
     if (digest == NID_md5 || digest == NID_sha1 || digest == NID_md4)
         return "it is signed with MD5 or SHA-1";
@@ -220,9 +234,9 @@ static void describe(X509 *x, struct nd_cert *out)
     out->not_after = time_ms(X509_get0_notAfter(x));
     if (key)
         snprintf(out->key, sizeof out->key, "%s %d", key_kind(key), EVP_PKEY_get_bits(key));
-    out->weak = weakness(x, key);
     out->authority = X509_check_ca(x) == 1;
-    out->self_signed = X509_NAME_cmp(X509_get_subject_name(x), X509_get_issuer_name(x)) == 0;
+    out->self_signed = X509_self_signed(x, 0) == 1;
+    out->weak = weakness(x, key, out->self_signed);
     OPENSSL_free(hex);
     BN_free(serial);
     ERR_clear_error();

@@ -31,7 +31,7 @@ struct nd_cert {
     char key[32];        /* "EC 256", "RSA 2048" */
     const char *weak;    /* static: why nobody should trust it; NULL where somebody may */
     bool authority;      /* may sign others */
-    bool self_signed;    /* its issuer has its own name */
+    bool self_signed;    /* its issuer is itself */
     bool issued_by_next; /* by the one that follows in the bundle */
 };
 

@@ -96,12 +96,34 @@ describe("certificates", function()
     openssl("req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=weak.test", "-keyout", dir .. "/key",
       "-out", dir .. "/weak")
     assert.truthy(cert.read(fs.read(dir .. "/weak"))[1].weak:find "2048")
+    fs.write(dir .. "/root", root)
+    fs.write(dir .. "/root_key", root_key)
     openssl("req", "-x509", "-newkey", "rsa:2048", "-sha1", "-nodes", "-subj", "/CN=weak.test", "-keyout",
-      dir .. "/key", "-out", dir .. "/weak")
+      dir .. "/key", "-out", dir .. "/weak", "-CA", dir .. "/root", "-CAkey", dir .. "/root_key")
     local info = cert.read(fs.read(dir .. "/weak"))[1]
     assert.truthy(info.weak:find "SHA%-1")
     assert.same({}, info.names)
     assert.is_nil(cert.fits(fs.read(dir .. "/weak"), fs.read(dir .. "/key")))
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-sha1", "-nodes", "-subj", "/CN=root.test", "-keyout",
+      dir .. "/key", "-out", dir .. "/weak")
+    assert.is_nil(cert.read(fs.read(dir .. "/weak"))[1].weak) -- a root is trusted for itself
+  end)
+
+  it("with a key that a proxy or a browser can't read are told for weak", function()
+    local function weak_of(...)
+      openssl("req", "-x509", "-nodes", "-subj", "/CN=curve.test", "-keyout", dir .. "/key", "-out", dir .. "/curve", ...)
+      return cert.read(fs.read(dir .. "/curve"))[1].weak
+    end
+    for curve, good in pairs { ["P-256"] = true, ["P-384"] = true, ["P-521"] = true, secp256k1 = false,
+      brainpoolP256r1 = false, ["P-224"] = false } do
+      local weak = weak_of("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:" .. curve)
+      assert.equal(good, weak == nil, curve)
+      assert.truthy(good or weak:find "P%-256")
+    end
+    assert.truthy(weak_of("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-pkeyopt",
+      "ec_param_enc:explicit"):find "P%-256")
+    assert.truthy(weak_of("-newkey", "ed25519"):find "neither RSA nor EC")
+    assert.truthy(weak_of("-newkey", "rsa-pss"):find "neither RSA nor EC")
   end)
 
   it("are asked for by a request with the names, and no others", function()

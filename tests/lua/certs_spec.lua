@@ -157,6 +157,44 @@ describe("certificates", function()
     assert.equal("failing", certs:show("a.test").state)
   end)
 
+  local function openssl(...)
+    local r = process.run { argv = { "openssl", ... }, cwd = w.dir, timeout_ms = 20000 }
+    assert(r.status == 0, r.stderr)
+  end
+
+  -- The certificate of a.test, one that issued it, and the key; `...`: how the latter is made.
+  local function chain(...)
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=root", "-keyout", "root.key", "-out", "root")
+    openssl("req", "-x509", "-nodes", "-subj", "/CN=between", "-addext", "basicConstraints=critical,CA:TRUE",
+      "-keyout", "between.key", "-out", "between", ...)
+    local between = fs.read(w.dir .. "/between")
+    local leaf, key = make({ "a.test" }, { issuer = between, issuer_key = fs.read(w.dir .. "/between.key") })
+    return leaf .. between, key
+  end
+
+  it("of a chain whose last one is weak aren't taken, unless that is a root's own signature", function()
+    for weak, with in pairs { ["SHA%-1"] = { "-newkey", "rsa:2048", "-sha1", "-CA", "root", "-CAkey", "root.key" },
+      ["2048 bits"] = { "-newkey", "rsa:1024" } } do
+      local ok, e = pcall(certs.import, certs, "a.test", chain(table.unpack(with)))
+      assert.is_false(ok)
+      assert.truthy(e.message:find(weak) and e.message:find "between", e.message)
+    end
+    assert.equal("own", certs:import("a.test", chain("-newkey", "rsa:2048", "-sha1")).source)
+  end)
+
+  it("are kept without what else was sent with them", function()
+    local _, other = make { "b.test" }
+    local pem, key = make { "a.test" }
+    answer = function() return "Hello!\n" .. other .. pem .. other, key end
+    certs:rotate "a.test"
+    assert.equal(pem .. key, fs.read((certs:bundle "a.test")))
+    certs:import("a.test", key .. pem, pem .. key)
+    assert.equal(pem .. key, fs.read((certs:bundle "a.test")))
+    local ok, e = pcall(certs.import, certs, "a.test", (pem:gsub(" CERT", " X509 CERT")), key)
+    assert.is_false(ok)
+    assert.truthy(e.hint:find "openssl x509")
+  end)
+
   it("of one's own may be from a clock that is an hour ahead, not two", function()
     local pem, key = make({ "a.test" }, { not_before = clock.now() + 59 * 60 * 1000 })
     assert.equal("own", certs:import("a.test", pem, key).source)

@@ -1,6 +1,7 @@
 -- cert_check.lua - what a certificate of the user's own has to be before anybody is shown it.
 --
---   check(name, certificate, key, now) -> cert.read's list     PEM texts; `name` a host name or *.zone
+--   check(name, certificate, key, now) -> bundle     PEM texts; `name` a host name or *.zone. The bundle has the
+--                                        certificates and the key, and nothing else that came with them
 --   covers(names, host) -> boolean       RFC 6125, 6.4.3: a wildcard stands for one label, the first
 --   name(text) -> name                   a host name or *.zone, lower case; raises bad_host
 -- Errors: bad_certificate, bad_key; each says what is wrong, and what would be right.
@@ -41,17 +42,31 @@ end
 
 -- Each is issued by the one after it; a root at the end is of no use, and no harm.
 local function check_chain(list)
-  for i = 1, #list - 1 do
+  for i = 1, #list do
     if list[i].weak and i > 1 then bad(("the certificate of %s: %s"):format(list[i].subject, list[i].weak)) end
-    if not list[i].issued_by_next then
+    if i < #list and not list[i].issued_by_next then
       bad(("certificate %d (%s) isn't issued by the one after it (%s)"):format(i, list[i].subject,
         list[i + 1].subject), "the order is: the host's own, the one that issued it, the one that issued that")
     end
   end
 end
 
+-- The blocks of a kind in a PEM text, each with its line's end.
+local function blocks(text, kind)
+  local out = {}
+  for block in text:gmatch("%-%-%-%-%-BEGIN " .. kind .. "%-%-%-%-%-.-%-%-%-%-%-END " .. kind .. "%-%-%-%-%-") do
+    out[#out + 1] = block .. "\n"
+  end
+  return out
+end
+
 function M.check(name, certificate, key, now)
   local list = cert.read(certificate)
+  local chain = blocks(certificate, "CERTIFICATE")
+  if #chain ~= #list then
+    bad("not every certificate is in a block of its own that says CERTIFICATE",
+      "`openssl x509 -in FILE` writes one that does")
+  end
   local leaf = list[1]
   if leaf.authority and #list > 1 then
     bad(("the first certificate (%s) is an authority's"):format(leaf.subject), "put the host's own first")
@@ -66,7 +81,7 @@ function M.check(name, certificate, key, now)
   if leaf.weak then bad(("the certificate isn't safe: %s"):format(leaf.weak), "have it issued anew, for an EC key") end
   check_chain(list)
   cert.fits(certificate, key)
-  return list
+  return table.concat(chain) .. blocks(key, "[%u ]*PRIVATE KEY")[1]
 end
 
 return M

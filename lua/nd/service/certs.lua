@@ -102,10 +102,10 @@ local function record(name, kind, names, leaf, hook)
 end
 
 -- Writes the file, then the row, and has the proxies show it.
-local function keep(self, name, kind, chain, key, event, hook)
-  local leaf = cert.read(chain)[1]
+local function keep(self, name, kind, bundle, event, hook)
+  local leaf = cert.read(bundle)[1]
   fs.mkdir(self.dir, 448)
-  fs.write(path_of(self, name), chain:gsub("\n*$", "\n") .. key, 384) -- 0600
+  fs.write(path_of(self, name), bundle, 384) -- 0600
   self.d.store:commit { record(name, kind, leaf.names, leaf, hook),
     self.d.store:event(event, nil, nil, { domain = name, serial = leaf.serial,
       expiry = clock.format(leaf.not_after) }) }
@@ -193,7 +193,7 @@ local function failed(self, row, e)
   }
 end
 
--- What the authority gave is looked at before anybody else sees it.
+-- What the authority gave is looked at before anybody else sees it. -> what is kept of it
 local function take(row, names, chain, key)
   local leaf = cert.read(chain)[1]
   for _, name in ipairs(names) do
@@ -202,8 +202,9 @@ local function take(row, names, chain, key)
         table.concat(leaf.names, ", ")), "it isn't shown; see who answers at acme_directory")
     end
   end
-  local ok, e = pcall(check.check, row.name, chain, key, clock.now())
-  if not ok then err.raise("cert_failed", "the authority gave a certificate that is no good: " .. e.message, e.hint) end
+  local ok, bundle = pcall(check.check, row.name, chain, key, clock.now())
+  if ok then return bundle end
+  err.raise("cert_failed", "the authority gave a certificate that is no good: " .. bundle.message, bundle.hint)
 end
 
 -- A deploy of the same app may be under way.
@@ -242,8 +243,7 @@ local function issue(self, name)
   local names = json.decode(row.names)
   local ok, e = pcall(function()
     local chain, key = self.acme:issue { names = names, dns = dns_of(self, row) }
-    take(row, names, chain, key)
-    keep(self, name, "acme", chain, key, "cert.issued", row.hook)
+    keep(self, name, "acme", take(row, names, chain, key), "cert.issued", row.hook)
   end)
   if ok then return end
   if e.code == "cancelled" then error(e, 0) end
@@ -458,11 +458,10 @@ end
 
 function Certs:import(name, certificate, key)
   name = check.name(name)
-  check.check(name, certificate, key, clock.now())
+  local bundle = check.check(name, certificate, key, clock.now())
   do
     local _ <close> = self.lock:hold(name)
-    local chain = certificate:gsub("%-%-%-%-%-BEGIN [%u ]*PRIVATE KEY.-END [%u ]*PRIVATE KEY%-%-%-%-%-\n?", "")
-    keep(self, name, "own", chain, key, "cert.imported")
+    keep(self, name, "own", bundle, "cert.imported")
   end
   self:wake()
   return self:show(name)
