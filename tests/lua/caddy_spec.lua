@@ -307,7 +307,7 @@ describe("the proxy", function()
 
     it("starts with one that is broken, and mends it", function()
       local good = bundle "own.test"
-      driver:set_own { { name = "own.test", serial = "1", bundle = good } }
+      driver:set_own { { name = "own.test", bundle = good } }
       local name = fs.list(own)[1]
       for what, text in pairs { [name] = good:gsub("MII", "M!I"), ["empty.pem"] = "", ["half.pem.new"] = "",
         [name .. "~"] = good, ["no_key.pem"] = good:match "^.-END CERTIFICATE%-%-%-%-%-\n" } do
@@ -317,9 +317,34 @@ describe("the proxy", function()
       again:write_config()
       assert.is_nil(again:driver("caddy"):config().apps.tls.certificates)
       assert.same({ "half.pem.new", name .. "~" }, fs.list(own))
-      driver:set_own { { name = "own.test", serial = "1", bundle = good } }
+      driver:set_own { { name = "own.test", bundle = good } }
       assert.equal("up", driver.state)
       assert.equal(cert.read(good)[1].serial, shown("own.test").serial)
+    end)
+
+    it("refuses one that Caddy can't read, and takes a good one after it", function()
+      local good, other = bundle "own.test", bundle "own.test"
+      local r = process.run { argv = { "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+        "ec_paramgen_curve:secp256k1", "-nodes", "-subj", "/CN=own.test", "-addext", "subjectAltName=DNS:own.test",
+        "-keyout", "-" } }
+      driver:set_own { { name = "own.test", bundle = good } }
+      local code, e = code_of(driver.set_own, driver, { { name = "own.test", bundle = r.stdout } })
+      assert.equal("proxy_refused", code)
+      assert.truthy(e.message:find "elliptic curve", e.message)
+      assert.equal(cert.read(good)[1].serial, shown("own.test").serial)
+      driver:set_own { { name = "own.test", bundle = other } }
+      assert.equal("up", driver.state)
+      assert.equal(cert.read(other)[1].serial, shown("own.test").serial)
+    end)
+
+    it("shows another chain of the same certificate", function()
+      local leaf, chain = bundle "own.test", bundle "own.test"
+      driver:set_own { { name = "own.test", serial = "01", bundle = leaf } }
+      driver:set_own { { name = "own.test", serial = "01", bundle = leaf:gsub("%-%-%-%-%-BEGIN EC",
+        chain:match "^.-END CERTIFICATE%-%-%-%-%-\n" .. "%0", 1) } }
+      local r = process.run { argv = { "openssl", "s_client", "-showcerts", "-connect", "127.0.0.1:" .. https_port,
+        "-servername", "own.test" }, stdin = "", timeout_ms = 8000 }
+      assert.equal(2, #cert.read(r.stdout))
     end)
   end)
 

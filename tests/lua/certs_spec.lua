@@ -21,12 +21,12 @@ local function make(names, more)
 end
 
 describe("certificates", function()
-  local w, d, certs, recertified, answer
+  local w, d, certs, recertified, answer, refuses
 
   before_each(function()
     w = World.new()
     d = w.d
-    recertified = {}
+    recertified, refuses = {}, nil
     for name, value in pairs { cert_dir = w.dir .. "/certs", acme_directory = "https://ca.test/dir",
       acme_retry = 60000 } do
       d.options[name] = value
@@ -34,7 +34,10 @@ describe("certificates", function()
     d.metrics = { gauge = function() end, counter = function() return { add = function() end } end }
     d.proxy = { driver = function(_, name)
       return { name = name, set_own = function() end, find = function() end,
-        recertify = function(_, hosts) recertified[#recertified + 1] = table.concat(hosts, " ") end }
+        recertify = function(_, hosts)
+          if refuses and refuses() then err.raise("proxy_refused", "nginx refused it", "look") end
+          recertified[#recertified + 1] = table.concat(hosts, " ")
+        end }
     end }
     certs = require("nd.service.certs").new(d)
     d.certs = certs
@@ -193,6 +196,40 @@ describe("certificates", function()
     local ok, e = pcall(certs.import, certs, "a.test", (pem:gsub(" CERT", " X509 CERT")), key)
     assert.is_false(ok)
     assert.truthy(e.hint:find "openssl x509")
+  end)
+
+  it("that a proxy refuses are told of, and all is as it was", function()
+    answer = function() return make { "a.test" } end
+    certs:rotate "a.test"
+    local path, before, was = certs:bundle("a.test"), nil, row()
+    before = fs.read(path)
+    refuses = function() return fs.read(path) ~= before end
+    local pem, key = make { "a.test" }
+    local ok, e = pcall(certs.import, certs, "a.test", pem, key)
+    assert.same({ false, "proxy_refused" }, { ok, e.code })
+    assert.same(was, row())
+    assert.equal(before, fs.read(path))
+    assert.equal(2, #recertified) -- with the one of before again
+    assert.equal("proxy_refused", rotate_fails().code)
+    assert.equal(before, fs.read(path))
+    assert.same({ 1, was.serial }, { row().failures, row().serial })
+    assert.is_nil(w:row "SELECT 1 FROM event WHERE kind = 'cert.imported'")
+    pem, key = make { "b.test" }
+    refuses = function() return true end
+    assert.is_false(pcall(certs.import, certs, "b.test", pem, key))
+    assert.is_nil(d.store:get "SELECT * FROM certificate WHERE name = 'b.test'")
+    assert.same({ "a.test.pem" }, fs.list(w.dir .. "/certs"))
+  end)
+
+  it("are asked for while a proxy refuses what it is to show", function()
+    local asked = 0
+    answer = function()
+      asked = asked + 1
+      err.raise("cert_failed", "it is down")
+    end
+    refuses = function() return true end
+    certs:start()
+    w:until_true(function() return asked == 1 end)
   end)
 
   it("of one's own may be from a clock that is an hour ahead, not two", function()

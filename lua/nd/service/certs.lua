@@ -101,15 +101,31 @@ local function record(name, kind, names, leaf, hook)
     leaf.not_before, leaf.not_after, kind == "acme" and due(name, leaf) or db.null, clock.now() }
 end
 
--- Writes the file, then the row, and has the proxies show it.
+-- A row as it was.
+local function restored(row)
+  local columns, values = {}, {}
+  for column, value in pairs(row) do columns[#columns + 1], values[#values + 1] = column, value end
+  return { ("REPLACE INTO certificate (%s) VALUES (?%s)"):format(table.concat(columns, ", "),
+    (", ?"):rep(#columns - 1)), table.unpack(values) }
+end
+
+-- Writes the file, then the row, and has the proxies show it. Where one refuses it, all is put back.
 local function keep(self, name, kind, bundle, event, hook)
-  local leaf = cert.read(bundle)[1]
+  local leaf, path, row = cert.read(bundle)[1], path_of(self, name), row_of(self, name)
+  local had = fs.exists(path) and fs.read(path)
   fs.mkdir(self.dir, 448)
-  fs.write(path_of(self, name), bundle, 384) -- 0600
-  self.d.store:commit { record(name, kind, leaf.names, leaf, hook),
-    self.d.store:event(event, nil, nil, { domain = name, serial = leaf.serial,
-      expiry = clock.format(leaf.not_after) }) }
-  self:spread()
+  fs.write(path, bundle, 384) -- 0600
+  self.d.store:commit { record(name, kind, leaf.names, leaf, hook) }
+  local ok, e = pcall(self.spread, self)
+  if not ok then
+    if e.code == "cancelled" then error(e, 0) end
+    if had then fs.write(path, had, 384) else fs.remove(path) end
+    self.d.store:commit { row and restored(row) or { "DELETE FROM certificate WHERE name = ?", name } }
+    pcall(self.spread, self)
+    error(e, 0)
+  end
+  self.d.store:commit { self.d.store:event(event, nil, nil, { domain = name, serial = leaf.serial,
+    expiry = clock.format(leaf.not_after) }) }
 end
 
 -- Rows are as their files say.
@@ -154,11 +170,17 @@ local function bundles_for(list, hosts)
   return out
 end
 
--- Gives the proxies what they are to show. Each looks itself whether anything has changed.
+local function all(self)
+  local list, hosts = rows(self), routes(self)
+  return list, hosts, bundles_for(list, hosts)
+end
+
+-- Gives the proxies what they are to show. Each looks itself whether anything has changed. Raises what one refuses.
 function Certs:spread()
   local _ <close> = self.lock:hold(self) -- a key that no host is called
-  local list, hosts, nginx, own = rows(self), routes(self), {}, {}
-  for _, row in ipairs(bundles_for(list, hosts)) do
+  local _, hosts, shown = all(self)
+  local nginx, own = {}, {}
+  for _, row in ipairs(shown) do
     local path = path_of(self, row.name)
     if fs.exists(path) then own[#own + 1] = { name = row.name, serial = row.serial, bundle = fs.read(path) } end
   end
@@ -167,7 +189,6 @@ function Certs:spread()
     if host.tls == "auto" and host.proxy_type == "nginx" then nginx[#nginx + 1] = host.domain end
   end
   self.d.proxy:driver "nginx":recertify(nginx)
-  return hosts
 end
 
 ---- asking the authority ----
@@ -315,7 +336,13 @@ local function look_at_caddy(self, host)
 end
 
 local function attend(self)
-  local hosts, now, next_at = self:spread(), clock.now(), clock.now() + MINUTE
+  local ok, e = pcall(self.spread, self)
+  if not ok then -- which keeps nobody from a new one
+    if e.code == "cancelled" then error(e, 0) end
+    log.warn("certificates: " .. tostring(e.message or e))
+  end
+  local now, next_at = clock.now(), clock.now() + MINUTE
+  local _, hosts = all(self)
   order_missing(self, hosts)
   local due_rows, due_hosts = {}, {}
   for _, row in ipairs(rows(self)) do
@@ -415,12 +442,6 @@ local function shown_host(self, host)
       or state_of(clock.now(), info and info.not_before, info and info.not_after, problem),
     renewal = info and not pending and clock.format(info.not_after - (info.not_after - info.not_before) // 3) or nil,
     message = problem, hint = problem and "Caddy asks again by itself; the name must lead to this host" }
-end
-
-local function all(self)
-  local list, hosts = rows(self), routes(self)
-  bundles_for(list, hosts)
-  return list, hosts
 end
 
 function Certs:list()

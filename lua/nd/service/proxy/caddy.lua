@@ -16,6 +16,7 @@
 
 local cert = require "cert"
 local clock = require "clock"
+local crypto = require "crypto"
 local fs = require "fs"
 local http = require "http"
 local json = require "json"
@@ -183,11 +184,13 @@ end
 
 ---- certificates ----
 
--- list: {{name=, serial=, bundle=pem}, ...}, the user's own; these and no others. A changed one has
--- another name, since Caddy reads only what its configuration didn't have before.
+-- list: {{name=, bundle=pem}, ...}, the user's own; these and no others. A changed one has another name, since
+-- Caddy reads only what its configuration didn't have before. Raises proxy_refused where it went well without.
 function Caddy:set_own(list)
   local wanted = {}
-  for _, own in ipairs(list) do wanted[("%s-%s.pem"):format(own.name:gsub("%*", "_"), own.serial)] = own.bundle end
+  for _, own in ipairs(list) do
+    wanted[("%s-%s.pem"):format(own.name:gsub("%*", "_"), crypto.sha256(own.bundle):sub(1, 16))] = own.bundle
+  end
   local changed = false
   for _, name in ipairs(own_names(self)) do
     if not wanted[name] then
@@ -206,7 +209,9 @@ function Caddy:set_own(list)
   end
   if not changed then return end
   self:write_config()
-  if self.state == "up" then self:sync() end
+  local before = self.state
+  if before ~= "up" and before ~= "refused" then return end
+  if self:sync() == "refused" and before == "up" then error(self.problem, 0) end
 end
 
 function Caddy:touch(host)
