@@ -65,8 +65,8 @@ describe("certificates", function()
     assert.equal("valid", shown.state)
     assert.same({ "a.test" }, shown.hosts)
     assert.same({ "a.test" }, recertified)
-    local path, serial = certs:bundle "a.test"
-    assert.equal(shown.serial, serial)
+    local path = certs:bundle "a.test"
+    assert.equal(shown.serial, cert.read(fs.read(path))[1].serial)
     assert.equal(384, fs.stat(path).mode)
     local left = row().not_after - row().next_at
     assert.is_true(left >= 30 * DAY and left < 34 * DAY, tostring(left / DAY))
@@ -144,7 +144,7 @@ describe("certificates", function()
   it("stay as they are when the disk is full", function()
     answer = function() return make { "a.test" } end
     certs:rotate "a.test"
-    local path, serial = certs:bundle "a.test"
+    local path, serial = certs:bundle "a.test", row().serial
     local before = fs.read(path)
     fs.remove(w.dir .. "/certs", { recursive = true })
     fs.mkdir(w.dir .. "/certs", 448)
@@ -196,6 +196,18 @@ describe("certificates", function()
     local ok, e = pcall(certs.import, certs, "a.test", (pem:gsub(" CERT", " X509 CERT")), key)
     assert.is_false(ok)
     assert.truthy(e.hint:find "openssl x509")
+  end)
+
+  it("with another chain are another bundle", function()
+    local pem, key = make { "a.test" }
+    certs:import("a.test", pem, key)
+    local _, mark = certs:bundle "a.test"
+    pem, key = chain("-newkey", "rsa:2048")
+    certs:import("a.test", pem:match "^.-END CERTIFICATE%-%-%-%-%-", key)
+    local _, alone = certs:bundle "a.test"
+    certs:import("a.test", pem, key)
+    local _, whole = certs:bundle "a.test"
+    assert.is_true(mark ~= alone and alone ~= whole)
   end)
 
   it("that a proxy refuses are told of, and all is as it was", function()

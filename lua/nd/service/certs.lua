@@ -10,7 +10,7 @@
 --
 --   certs:start()                        parks; then one task looks after all of them
 --   certs:wake()                         routes have changed
---   certs:bundle(host) -> path, serial | nil     parks
+--   certs:bundle(host) -> path, mark | nil       parks; another bundle has another mark, whatever its serial number
 --   certs:list() -> {shown, ...}         parks; as the API has them
 --   certs:show(name) -> shown            parks; raises cert_not_found
 --   certs:import(name, certificate, key) -> shown        parks; PEM
@@ -82,7 +82,8 @@ end
 
 function Certs:bundle(host)
   local row = best(rows(self), host)
-  if row and fs.exists(path_of(self, row.name)) then return path_of(self, row.name), row.serial end
+  local path = row and path_of(self, row.name)
+  if path and fs.exists(path) then return path, crypto.sha256(fs.read(path)):sub(1, 16) end
 end
 
 -- When the next one is wanted: a third of its life before its end, not all of a host's at once.
@@ -132,11 +133,15 @@ end
 local function refresh(self)
   for _, row in ipairs(rows(self)) do
     local path = path_of(self, row.name)
-    local ok, list = pcall(function() return cert.read(fs.read(path)) end)
-    if ok and list[1].serial ~= row.serial then
-      self.d.store:commit { record(row.name, row.kind, list[1].names, list[1], row.hook) }
+    local ok, leaf = pcall(function()
+      local bundle = fs.read(path)
+      cert.fits(bundle, bundle)
+      return cert.read(bundle)[1]
+    end)
+    if ok and (leaf.serial ~= row.serial or leaf.not_after ~= row.not_after) then
+      self.d.store:commit { record(row.name, row.kind, leaf.names, leaf, row.hook) }
     elseif not ok and row.serial then
-      log.warn(("the certificate of %s can't be read from %s: %s"):format(row.name, path, list.message))
+      log.warn(("the certificate of %s can't be read from %s: %s"):format(row.name, path, leaf.message))
       self.d.store:commit { { "UPDATE certificate SET serial = NULL, next_at = ? WHERE name = ?",
         row.kind == "acme" and clock.now() or db.null, row.name } }
     end
@@ -182,7 +187,7 @@ function Certs:spread()
   local nginx, own = {}, {}
   for _, row in ipairs(shown) do
     local path = path_of(self, row.name)
-    if fs.exists(path) then own[#own + 1] = { name = row.name, serial = row.serial, bundle = fs.read(path) } end
+    if fs.exists(path) then own[#own + 1] = { name = row.name, bundle = fs.read(path) } end
   end
   self.d.proxy:driver "caddy":set_own(own)
   for _, host in ipairs(hosts) do

@@ -14,7 +14,7 @@
 --
 --   proxy.new{ instance=, state_dir=, run_dir=, default="caddy", http_port=80, https_port=443,
 --              nginx_http_port=, nginx_https_port=, address="", linger=ms,
---              acme={directory=, email=, ca=file}|nil, bundle=function(host) -> path, serial | nil,
+--              acme={directory=, email=, ca=file}|nil, bundle=function(host) -> path, mark | nil,
 --              on_event=function(kind, data)|nil } -> p
 --              acme, bundle: whose certificates hosts with `tls = auto` show, see certs.lua
 --   p:write_config()           parks; what the proxies read when somebody starts them

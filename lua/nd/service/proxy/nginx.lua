@@ -8,7 +8,7 @@
 --
 --   nginx.new{ instance=, dir=, run=, marks=, authority=, http_port=, https_port=, address="",
 --              shared_port=whether Caddy's are the same, on_event=,
---              bundle=function(host) -> path, serial | nil: a certificate for `tls = auto` }
+--              bundle=function(host) -> path, mark | nil: a certificate for `tls = auto` }
 --   n:find(host) -> cert.read's first | nil     parks; the certificate of the host's own authority
 --   n:remake(host)         parks; makes it anew
 --   n:recertify(hosts)     parks; `bundle` answers otherwise than before: one reload for all that changed
@@ -260,11 +260,11 @@ end
 
 -- A host's file; its certificate is there afterwards. Without a public one it has the one of `internal`.
 local function host_file(self, host, at, tls, canary)
-  local bundle, serial
-  if tls == "auto" then bundle, serial = self.bundle(host) end
+  local bundle, mark
+  if tls == "auto" then bundle, mark = self.bundle(host) end
   if tls ~= "off" and not bundle then certificate(self, host) end
   return config.host { host = host, at = at, tls = tls, canary = canary, certs = self.certs, bundle = bundle,
-    serial = serial, marks = self.marks, run = self.run, https_port = self.https_port }
+    mark = mark, marks = self.marks, run = self.run, https_port = self.https_port }
 end
 
 local function name_of(host) return "hosts/" .. host .. ".conf" end
@@ -318,9 +318,9 @@ function Nginx:recertify(hosts)
     for _, host in ipairs(hosts) do
       local text = self.files[name_of(host)]
       if text and text:find("\n# tls auto", 1, true) then
-        local path, serial = self.bundle(host)
+        local path, mark = self.bundle(host)
         if not path then certificate(self, host) end
-        changes[name_of(host)] = config.certified(text, self.certs, host, path, serial)
+        changes[name_of(host)] = config.certified(text, self.certs, host, path, mark)
       end
     end
     if next(changes) then apply(self, changes) end

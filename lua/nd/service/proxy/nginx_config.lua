@@ -233,15 +233,15 @@ local function upstreams_of(host, at, to)
   return fill(upstreams, { host = host, to = to, tries = line:rep(TRIES), hold_tries = line:rep(HOLD_TRIES) })
 end
 
--- The serial number is there so that another certificate is another text, and loaded.
-local function certificate(certs, host, bundle, serial)
+-- The mark is there so that another certificate is another text, and loaded.
+local function certificate(certs, host, bundle, mark)
   local pem, key = bundle or certs .. "/" .. host .. ".crt", bundle or certs .. "/" .. host .. ".key"
-  return ("  ssl_certificate %s; # %s\n  ssl_certificate_key %s;\n"):format(pem, serial or "-", key)
+  return ("  ssl_certificate %s; # %s\n  ssl_certificate_key %s;\n"):format(pem, mark or "-", key)
 end
 
-function config.certified(text, certs, host, bundle, serial)
+function config.certified(text, certs, host, bundle, mark)
   local first, last = text:find "  ssl_certificate [^\n]*\n  ssl_certificate_key [^\n]*\n"
-  return text:sub(1, first - 1) .. certificate(certs, host, bundle, serial) .. text:sub(last + 1)
+  return text:sub(1, first - 1) .. certificate(certs, host, bundle, mark) .. text:sub(last + 1)
 end
 
 function config.host(o)
@@ -256,7 +256,7 @@ function config.host(o)
   end
   if o.tls ~= "off" then
     out[#out + 1] = ("# tls %s\n"):format(o.tls)
-    values.certificate = certificate(o.certs, o.host, o.bundle, o.serial)
+    values.certificate = certificate(o.certs, o.host, o.bundle, o.mark)
     return table.concat(out) .. fill(server, values) .. fill(redirect, values)
   end
   return table.concat(out) .. fill(server, values)
