@@ -6,6 +6,7 @@ local clock = require "clock"
 local fs = require "fs"
 local json = require "json"
 local process = require "process"
+local task = require "task"
 local acme = require "nd.service.acme"
 local check = require "nd.service.cert_check"
 local err = require "nd.error"
@@ -210,11 +211,59 @@ describe("certificates", function()
     assert.is_true(mark ~= alone and alone ~= whole)
   end)
 
+  it("that are old already aren't asked for again at once", function()
+    local asked = 0
+    answer = function()
+      asked = asked + 1
+      return make({ "a.test" }, { not_before = clock.now() - 80 * DAY, not_after = clock.now() + 12 * DAY })
+    end
+    certs:start()
+    w:until_true(function() return asked == 1 and row().serial end)
+    assert.is_true(row().next_at - clock.now() > 47 * HOUR)
+    answer = function() return make({ "a.test" }, { not_after = clock.now() + 2000 }) end
+    certs:rotate "a.test"
+    assert.is_true(row().next_at - clock.now() > d.options.acme_retry - 1000)
+  end)
+
+  it("with more names than were asked for are renewed for those that were", function()
+    local asked
+    answer = function(wish)
+      asked = wish.names
+      return make(#wish.names == 1 and { "a.test", "more.test" } or { "a.test" })
+    end
+    for _ = 1, 2 do certs:rotate "a.test" end
+    assert.same({ "a.test" }, asked)
+    assert.same({ "a.test" }, certs:show("a.test").names)
+  end)
+
+  it("that were imported meanwhile aren't overwritten by one that was asked for", function()
+    local held = certs.lock:hold "a.test"
+    local asked = false
+    answer = function()
+      asked = true
+      return make { "a.test" }
+    end
+    local rotation = task.spawn("rotation", certs.rotate, certs, "a.test")
+    local pem, key = make { "a.test" }
+    d.store:commit { { "UPDATE certificate SET kind = 'own', next_at = NULL" } }
+    getmetatable(held).__close(held)
+    rotation:join()
+    assert.is_false(asked)
+    certs:import("a.test", pem, key)
+    d.recipes = { files = function() -- an import while `order` looks for its recipe
+      d.store:commit { { "UPDATE certificate SET kind = 'own', next_at = NULL" } }
+    end }
+    d.store:commit { { "UPDATE certificate SET kind = 'acme'" } }
+    certs:order("a.test", { app_name = "shop", recipe = "dns" })
+    assert.same({ "own", false }, { row().kind, asked })
+    assert.is_nil(row().hook)
+  end)
+
   it("that a proxy refuses are told of, and all is as it was", function()
     answer = function() return make { "a.test" } end
     certs:rotate "a.test"
-    local path, before, was = certs:bundle("a.test"), nil, row()
-    before = fs.read(path)
+    local path, was = w.dir .. "/certs/a.test.pem", row()
+    local before = fs.read(path)
     refuses = function() return fs.read(path) ~= before end
     local pem, key = make { "a.test" }
     local ok, e = pcall(certs.import, certs, "a.test", pem, key)

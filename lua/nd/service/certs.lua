@@ -86,20 +86,24 @@ function Certs:bundle(host)
   if path and fs.exists(path) then return path, crypto.sha256(fs.read(path)):sub(1, 16) end
 end
 
--- When the next one is wanted: a third of its life before its end, not all of a host's at once.
-local function due(name, leaf)
+-- When the next one is wanted: a third of its life before its end, not all of a host's at once. An authority that
+-- gives one that is as old already is asked again when a sixth of what is left has passed.
+local function due(self, name, leaf)
   local life = leaf.not_after - leaf.not_before
   local share = math.tointeger(tonumber(crypto.sha256(name):sub(1, 4), 16)) / 0xffff
-  return leaf.not_after - life // 3 - math.floor(life * share / 30)
+  local soonest = clock.now() + math.max(self.d.options.acme_retry, (leaf.not_after - clock.now()) // 6)
+  return math.max(soonest, leaf.not_after - life // 3 - math.floor(life * share / 30))
 end
 
-local function record(name, kind, names, leaf, hook)
+-- Asked for is what the row is called, also where an authority gave more.
+local function record(self, name, kind, leaf, hook)
+  local names = kind == "own" and leaf.names or { name }
   return { [[INSERT INTO certificate (name, kind, names, hook, subject, issuer, serial, not_before, not_after,
       failures, next_at, error, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10, NULL, ?11)
     ON CONFLICT (name) DO UPDATE SET kind = ?2, names = ?3, hook = ?4, subject = ?5, issuer = ?6, serial = ?7,
       not_before = ?8, not_after = ?9, failures = 0, next_at = ?10, error = NULL, updated_at = ?11]],
     name, kind, json.encode(json.array(names)), hook or db.null, leaf.subject, leaf.issuer_name, leaf.serial,
-    leaf.not_before, leaf.not_after, kind == "acme" and due(name, leaf) or db.null, clock.now() }
+    leaf.not_before, leaf.not_after, kind == "acme" and due(self, name, leaf) or db.null, clock.now() }
 end
 
 -- A row as it was.
@@ -116,7 +120,7 @@ local function keep(self, name, kind, bundle, event, hook)
   local had = fs.exists(path) and fs.read(path)
   fs.mkdir(self.dir, 448)
   fs.write(path, bundle, 384) -- 0600
-  self.d.store:commit { record(name, kind, leaf.names, leaf, hook) }
+  self.d.store:commit { record(self, name, kind, leaf, hook) }
   local ok, e = pcall(self.spread, self)
   if not ok then
     if e.code == "cancelled" then error(e, 0) end
@@ -139,7 +143,7 @@ local function refresh(self)
       return cert.read(bundle)[1]
     end)
     if ok and (leaf.serial ~= row.serial or leaf.not_after ~= row.not_after) then
-      self.d.store:commit { record(row.name, row.kind, leaf.names, leaf, row.hook) }
+      self.d.store:commit { record(self, row.name, row.kind, leaf, row.hook) }
     elseif not ok and row.serial then
       log.warn(("the certificate of %s can't be read from %s: %s"):format(row.name, path, leaf.message))
       self.d.store:commit { { "UPDATE certificate SET serial = NULL, next_at = ? WHERE name = ?",
@@ -265,8 +269,8 @@ end
 local function issue(self, name)
   local _ <close> = self.lock:hold(name)
   local row = row_of(self, name)
-  if not row then return end
-  local names = json.decode(row.names)
+  if not row or row.kind ~= "acme" then return end -- an import came first
+  local names = { name }
   local ok, e = pcall(function()
     local chain, key = self.acme:issue { names = names, dns = dns_of(self, row) }
     keep(self, name, "acme", take(row, names, chain, key), "cert.issued", row.hook)
@@ -502,7 +506,8 @@ function Certs:order(name, hook)
   end
   self.d.recipes:files(hook.recipe) -- raises where there is none
   self.d.store:commit { { [[INSERT INTO certificate (name, kind, names, hook, next_at, updated_at)
-    VALUES (?1, 'acme', ?2, ?3, ?4, ?5) ON CONFLICT (name) DO UPDATE SET hook = ?3, next_at = ?4, updated_at = ?5]],
+    VALUES (?1, 'acme', ?2, ?3, ?4, ?5) ON CONFLICT (name) DO UPDATE SET hook = ?3, next_at = ?4, updated_at = ?5
+      WHERE kind = 'acme']],
     name, json.encode(json.array { name }), json.encode { recipe = hook.recipe, app = app.name, project = app.project,
       environment = app.environment }, clock.now() + MINUTE, clock.now() } }
   issue(self, name)
