@@ -96,32 +96,57 @@ static int sync_parent(const char *path)
     return rc;
 }
 
+static bool is_at(int fd, const char *path)
+{
+    struct stat ours, there;
+
+    return fstat(fd, &ours) == 0 && lstat(path, &there) == 0 && ours.st_dev == there.st_dev &&
+           ours.st_ino == there.st_ino;
+}
+
+/* One that a crash has left is taken over; another writer's is waited for, until it is elsewhere.
+ * Ours until it is closed. */
+static int open_temporary(const char *path)
+{
+    int fd;
+
+    while ((fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600)) >= 0) {
+        while (flock(fd, LOCK_EX) < 0 && errno == EINTR)
+            ;
+        if (is_at(fd, path))
+            break;
+        close(fd);
+    }
+    return fd;
+}
+
 int nd_file_write(const char *path, const void *data, size_t length, mode_t mode,
                   struct nd_err *err)
 {
-    char *temporary = nd_printf("%s.new", path); /* one that a crash has left is taken over */
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    char *temporary = nd_printf("%s.new", path);
+    int fd = open_temporary(temporary);
     int rc = -1;
 
     if (fd < 0) {
         fail(err, errno, "write", path);
         goto out;
     }
-    rc = write_all(fd, data, length);
+    rc = ftruncate(fd, 0);
+    if (rc == 0)
+        rc = write_all(fd, data, length);
     if (rc == 0)
         rc = fchmod(fd, mode);
     if (rc == 0)
         rc = fsync(fd);
-    if (close(fd) < 0)
-        rc = -1;
     if (rc == 0)
         rc = rename(temporary, path);
     if (rc < 0) {
         fail(err, errno, "write", path);
         unlink(temporary);
-    } else if ((rc = sync_parent(path)) < 0) {
-        fail(err, errno, "make durable", path);
     }
+    close(fd);
+    if (rc == 0 && (rc = sync_parent(path)) < 0)
+        fail(err, errno, "make durable", path);
 out:
     free(temporary);
     return rc;

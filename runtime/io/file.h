@@ -17,7 +17,8 @@
 int nd_file_read(const char *path, size_t max, struct nd_buf *out, struct nd_err *err);
 
 /* Replaces the file as a whole: whoever opens it sees the old bytes or the new, also after a power
- * failure. (PATH.new, fsync, rename, fsync of the directory.) One at a time writes a path. */
+ * failure. (PATH.new, fsync, rename, fsync of the directory.) Who writes it meanwhile is waited
+ * for. */
 int nd_file_write(const char *path, const void *data, size_t length, mode_t mode,
                   struct nd_err *err);
 

@@ -8,6 +8,7 @@ local json = require "json"
 local process = require "process"
 local task = require "task"
 local acme = require "nd.service.acme"
+local authority = require "nd.service.proxy.authority"
 local check = require "nd.service.cert_check"
 local err = require "nd.error"
 local World = require "tests.lua.spine_world"
@@ -321,6 +322,43 @@ describe("certificates", function()
     assert.equal("*.a.test", check.name "*.A.test.")
     for _, name in ipairs { "*", "*.", "a.*.test", "*a.test", "../a" } do
       assert.is_false(pcall(check.name, name), name)
+    end
+  end)
+end)
+
+describe("the host's own authority", function()
+  local dir
+
+  before_each(function()
+    dir = os.tmpname()
+    os.remove(dir)
+  end)
+
+  after_each(function() fs.remove(dir, { recursive = true }) end)
+
+  local function new() return authority.new { dir = dir, instance = "3fa2" } end
+
+  local function made_by(a)
+    local leaf = a:make "a.test"
+    return cert.read(leaf .. fs.read(dir .. "/root.crt"))[1].issued_by_next
+  end
+
+  it("is one, whoever asks for it at the same time", function()
+    local a, callers, leaves = new(), {}, {}
+    for i = 1, 8 do callers[i] = task.spawn("caller", function() leaves[i] = a:make(i .. ".test") end) end
+    for _, caller in ipairs(callers) do caller:join() end
+    local crt = fs.read(dir .. "/root.crt")
+    cert.fits(crt, fs.read(dir .. "/root.key"))
+    for i = 1, 8 do assert.is_true(cert.read(leaves[i] .. crt)[1].issued_by_next) end
+    assert.is_true(made_by(new()))
+  end)
+
+  it("is made anew where its key is another's, or no longer one, and what there was is kept", function()
+    for _, text in ipairs { (select(2, make { "a.test" })), "garbage" } do
+      assert.is_true(made_by(new()))
+      fs.write(dir .. "/root.key", text)
+      assert.is_true(made_by(new()))
+      assert.equal(text, fs.read(dir .. "/root.key.broken"))
     end
   end)
 end)

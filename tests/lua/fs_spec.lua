@@ -51,6 +51,18 @@ describe("fs", function()
     writer:join()
   end)
 
+  it("is written by many at once, and then one of them", function()
+    local path, writers, texts = dir .. "/f", {}, {}
+    for i = 1, 20 do
+      local text = string.char(64 + i):rep(i * 10000)
+      texts[text] = true
+      writers[i] = task.spawn("writer", fs.write, path, text)
+    end
+    for _, writer in ipairs(writers) do writer:join() end
+    assert.is_true(texts[fs.read(path)])
+    assert.same({ "f" }, fs.list(dir))
+  end)
+
   it("keeps the old file when the disk is full", function()
     local small = dir .. "/small"
     fs.mkdir(small)

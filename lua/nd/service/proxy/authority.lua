@@ -16,6 +16,8 @@
 local cert = require "cert"
 local clock = require "clock"
 local fs = require "fs"
+local log = require "log"
+local tasks = require "nd.tasks"
 
 local DAY = 24 * 3600 * 1000
 local LIFE = 397 * DAY      -- what browsers accept at most
@@ -27,7 +29,9 @@ Authority.__index = Authority
 
 local authority = { RENEW = 200 * DAY }
 
-function authority.new(o) return setmetatable({ dir = o.dir, instance = o.instance }, Authority) end
+function authority.new(o)
+  return setmetatable({ dir = o.dir, instance = o.instance, lock = tasks.lock() }, Authority)
+end
 
 function authority.private(path, text)
   local owner = fs.stat(path:match "^(.*)/")
@@ -35,10 +39,24 @@ function authority.private(path, text)
   fs.chown(path, owner.uid, owner.gid)
 end
 
+-- Whether there are both, and one is the other's. Without that nobody would trust what they sign.
+local function whole(crt, key)
+  if not (fs.exists(crt) and fs.exists(key)) then return false end
+  local certificate, private = fs.read(crt), fs.read(key)
+  local ok, e = pcall(cert.fits, certificate, private)
+  if ok then return true end
+  log.warn(("the host's own authority is broken, and made anew; what it was is in %s.broken and %s.broken (%s)"):format(
+    crt, key, e.message))
+  authority.private(crt .. ".broken", certificate)
+  authority.private(key .. ".broken", private)
+  return false
+end
+
 local function root(self)
+  local _ <close> = self.lock:hold "root"
   if self.certificate then return self.certificate, self.key end
   local key, crt = self.dir .. "/root.key", self.dir .. "/root.crt"
-  if not (fs.exists(crt) and fs.exists(key)) then
+  if not whole(crt, key) then
     fs.mkdir(self.dir, 448) -- 0700
     local now = clock.now()
     local certificate, private = cert.make { common_name = "NextDeploy " .. self.instance, authority = true,
@@ -46,8 +64,9 @@ local function root(self)
     authority.private(key, private)
     authority.private(crt, certificate)
   end
-  self.certificate, self.key = fs.read(crt), fs.read(key)
-  self.subject = cert.read(self.certificate)[1].subject
+  local certificate = fs.read(crt)
+  self.subject = cert.read(certificate)[1].subject
+  self.certificate, self.key = certificate, fs.read(key)
   return self.certificate, self.key
 end
 
