@@ -26,7 +26,7 @@ local GRACE_MS = 10 * 1000
 local OUTPUT_LINES = 100
 local OUTPUT_BYTES = 32 * 1024
 local RETRY_MS = 500
-local KEEP = 200            -- ended jobs of an app
+local KEEP = 200            -- ended jobs of an app, and the last firing of each schedule
 
 local Jobs = {}
 Jobs.__index = Jobs
@@ -174,8 +174,9 @@ function Jobs:finish(job, code, problem)
     { [[UPDATE job SET state = ?, exit_code = ?, error = ?, output = ?, ended_at = ?
       WHERE id = ? AND ended_at IS NULL]], code == 0 and not problem and "done" or "failed", code or db.null,
       problem and json.encode(problem) or db.null, json.encode(lines), clock.now(), job.id },
-    { [[DELETE FROM job WHERE app = ? AND gone_at IS NOT NULL AND id NOT IN
-      (SELECT id FROM job WHERE app = ? ORDER BY id DESC LIMIT ?)]], job.app, job.app, KEEP },
+    { [[DELETE FROM job WHERE app = ?1 AND gone_at IS NOT NULL
+      AND id NOT IN (SELECT id FROM job WHERE app = ?1 ORDER BY id DESC LIMIT ?2)
+      AND id NOT IN (SELECT max(id) FROM job WHERE app = ?1 AND trigger = 'cron' GROUP BY process)]], job.app, KEEP },
     self:event(job, "job.ended", { exit_code = code, error = problem and problem.message }),
   }
   fault.hit "job.recorded"

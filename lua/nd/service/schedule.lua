@@ -24,11 +24,12 @@ function Schedule.new(d) return setmetatable({ d = d, apps = {}, changed = task.
 
 local function key_of(app, process, due) return ("cron/%d/%s/%d"):format(app.id, process, due) end
 
--- From when on firings of a process are looked for: after the last one, or the release's begin.
+-- From when on firings of a process are looked for: after the last one, or the release's begin. One that came
+-- late stands for all up to when it came.
 local function since(self, app, release, process)
-  local last = self.d.store:get(
-    "SELECT max(due_at) AS due FROM job WHERE app = ? AND process = ? AND trigger = 'cron'", app.id, process.name)
-  return math.max(last.due or 0, release.live_at or 0)
+  local last = self.d.store:get([[SELECT max(iif(created_at > due_at + ?, created_at, due_at)) AS at FROM job
+    WHERE app = ? AND process = ? AND trigger = 'cron']], LATE_MS, app.id, process.name)
+  return math.max(last.at or 0, release.live_at or 0)
 end
 
 -- The time of the next firing; of what was missed, at most the one to be made up for.
