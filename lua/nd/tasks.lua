@@ -80,4 +80,11 @@ function M.act(ms, late, fn)
   return value
 end
 
+-- Runs fn to its end, also where the caller is cancelled meanwhile: for what can't be left half done.
+function M.whole(name, fn, ...)
+  local child = task.spawn(name, fn, ...)
+  while not pcall(child.wait, child) do end
+  return child:join()
+end
+
 return M

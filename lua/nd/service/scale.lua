@@ -7,6 +7,7 @@
 local clock = require "clock"
 local json = require "json"
 local err = require "nd.error"
+local tasks = require "nd.tasks"
 local Process = require "nd.service.process"
 local release_config = require "nd.service.release_config"
 
@@ -116,7 +117,7 @@ local function record(self, app, id, name, count)
   return release, before
 end
 
-function Scale:set(app, release, name, count)
+local function set(self, app, release, name, count)
   local d = self.d
   local was, before = record(self, app, release.id, name, count)
   local ok, e = pcall(d.traffic.retarget, d.traffic, app)
@@ -127,6 +128,9 @@ function Scale:set(app, release, name, count)
   d.instances:set_restart(d.releases:by_id(release.id), "unless-stopped")
   return { release = release.number, process = name, before = before, replicas = count }
 end
+
+-- Number and traffic belong together: whoever cancels meanwhile comes too late.
+function Scale:set(...) return tasks.whole("scale", set, self, ...) end
 
 -- Drains and removes what is beyond the recorded number.
 function Scale:trim(release, name, drain_ms)
