@@ -62,4 +62,29 @@ describe("a schedule", function()
     assert.equal(1, start "daily")
     assert.is_table(d.jobs:by_key "k0")
   end)
+
+  it("rests while its app is destroyed", function()
+    with(0, { tick = { kind = "cron", schedule = "* * * * *" } })
+    start "tick"
+    local looked, fired = 0, 0
+    function d.jobs.launch() fired = fired + 1 end
+    w:before("remove", function()
+      for _, entry in pairs(d.schedule.apps[app.id] or {}) do entry.due = clock.now() end
+      d.schedule:turn()
+      looked = looked + 1
+    end)
+    d.apps:destroy(app)
+    assert.equal(1, looked)
+    assert.equal(0, fired)
+  end)
+
+  it("leaves nothing of a firing that was on its way when its app was destroyed", function()
+    with(0, { tick = { kind = "cron", schedule = "* * * * *" } })
+    local order = {}
+    function d.jobs.halt_all() order[#order + 1] = "jobs" end
+    function d.network.remove_bridge() order[#order + 1] = "network" end
+    w:before("remove", function() order[#order + 1] = "instance" end)
+    d.apps:destroy(app)
+    assert.same({ "instance", "jobs", "network" }, order)
+  end)
 end)

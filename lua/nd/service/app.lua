@@ -390,13 +390,13 @@ function Apps:destroy(app)
   local d = self.d
   local _ <close> = d.releases:stops(app)
   d.store:commit { { "UPDATE app SET stopped = 1 WHERE id = ?", app.id } } -- nobody brings back what goes
-  d.jobs:halt_all(app, "the app was destroyed")
   self:set_routes(app, {})
   for _, key in ipairs(d.network:services_of(Apps.net(app))) do d.network:remove(key) end
   for _, release in ipairs(d.store:all("SELECT * FROM release WHERE app = ? AND state <> 'gone'", app.id)) do
     release.damaged = nil -- whatever it was
     d.releases:remove(app, release, 10)
   end
+  d.jobs:halt_all(app, "the app was destroyed") -- as well what was fired just before it was to go
   d.network:remove_bridge(Apps.net(app))
   local ok, e = pcall(d.store.try, d.store, {
     { "UPDATE app SET live = NULL WHERE id = ?", app.id },

@@ -92,7 +92,8 @@ function Schedule:turn()
   local now, first = clock.now(), math.huge
   for id, entries in pairs(self.apps) do
     local app = self.d.apps:by_id(id)
-    for _, entry in pairs(app and entries or {}) do
+    local rests = not app or app.stopped == 1
+    for _, entry in pairs(rests and {} or entries) do
       if entry.due <= now then
         local late = now - entry.due > LATE_MS and entry.process.missed ~= "run"
         local ok, e = true, nil
@@ -103,7 +104,7 @@ function Schedule:turn()
       end
       first = math.min(first, entry.due)
     end
-    if not app then self.apps[id] = nil end
+    if rests then self.apps[id] = nil end
   end
   return first
 end
