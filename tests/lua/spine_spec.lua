@@ -533,6 +533,23 @@ describe("when two meet:", function()
     assert.equal("done", jobs:by_key("k").state)
   end)
 
+  it("a container that Docker makes after its job was given up is removed, and no other", function()
+    local app, release = w:app("shop")
+    d.jobs = require("nd.service.jobs").new(d)
+    d.store:commit { { [[INSERT INTO job (app, release, process, trigger, key, name, address, command, image, image_id,
+      number, timeout, state, created_at, ended_at, gone_at) VALUES (?, ?, 'tick', 'cron', 'cron/1/tick/1', 'j',
+      '10.0.0.9', '[]', 'img', 'sha256:1', 1, 60000, 'failed', 1, 1, 1)]], app.id, release.id } }
+    d.docker:create("j", { Labels = { ["nextdeploy.key"] = "cron/1/tick/1" } })
+    d.docker:create("k", { Labels = { ["nextdeploy.key"] = "cron/1/tick/2" } })
+    d.store.cloned = true
+    d.watch:reconcile()
+    assert.is_table(d.docker:find "j")
+    d.store.cloned = false
+    d.watch:reconcile()
+    assert.is_nil(d.docker:find "j")
+    assert.same({ { id = "id-k", name = "/k" } }, d.watch:strangers())
+  end)
+
   it("the guard doesn't watch a release that a run has stopped, after a restart of the daemon either", function()
     local app, release = w:app("shop")
     d.store:commit { { "UPDATE release SET state = 'kept' WHERE id = ?", release.id } }

@@ -1,6 +1,6 @@
 -- Keeps the database true to Docker: by its events, and by looking at everything once a minute.
 --
--- The reconciler starts what should run and doesn't, and removes only containers whose run this
+-- The reconciler starts what should run and doesn't, and removes only containers whose run or job this
 -- database knows to have ended. What it doesn't know it reports (`ndctl doctor`) and leaves alone:
 -- a restored or cloned host must not eat its own production.
 
@@ -339,17 +339,18 @@ function Watch:heal(rows)
   if not ok then log.error(("can't start %s: %s"):format(names, tostring(e))) end
 end
 
--- Containers with our label and no row.
+-- Containers with our label and no row: each was asked for by a run, or by the key of a job.
 function Watch:judge_strangers(found)
   local d, unknown = self.d, json.array {}
   for id, c in pairs(found) do
     local run = c.Labels["nextdeploy.run"]
-    local row = not c.known and d.store:get("SELECT * FROM run WHERE id = ?", run or "")
     local stranger = not c.known and not has_row(self, id, c.Names[1]:sub(2))
-    if stranger and not row then
+    local by = stranger and (d.store:get("SELECT * FROM run WHERE id = ?", run or "")
+      or d.jobs:by_key(c.Labels["nextdeploy.key"] or ""))
+    if stranger and not by then
       unknown[#unknown + 1] = { id = id, name = c.Names[1], run = run }
-    elseif stranger and row.ended_at and not row.damaged and not d.store.cloned then
-      log.info(("removing %s: its run %s has ended"):format(c.Names[1], run))
+    elseif stranger and by.ended_at and not by.damaged and not d.store.cloned then
+      log.info(("removing %s: the %s that asked for it has ended"):format(c.Names[1], run and "run " .. run or "job"))
       pcall(d.docker.remove, d.docker, id, { force = true, volumes = true })
     end
   end
