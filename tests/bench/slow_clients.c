@@ -43,7 +43,7 @@ static const struct {
     size_t slowly;
 } scripts[HABITS] = {
     [HEAD] = {"GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ", 4},
-    [BODY] = {"POST /stop HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\n", 66},
+    [BODY] = {"POST /stop HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 60000\r\n\r\n", 63},
     [SILENT] = {"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 44},
 };
 
