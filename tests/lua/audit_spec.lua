@@ -310,6 +310,18 @@ describe("the audit log", function()
     assert.equal([[a\x0D\x0A\x1B]0;x\x07]], row.object)
   end)
 
+  it("hashes what its columns hold, whatever somebody gives it", function()
+    local huge = ("x"):rep(1e6)
+    for _, given in ipairs { 7, 1.5, true, {}, huge, "a\n\xFF\0b" } do
+      d.audit:note { operation = "test", outcome = "failed", code = given, run = given, object = given }
+      d.audit:record { operation = "test", outcome = "failed", code = given, run = given, who = given }
+    end
+    assert.same({}, d.audit.log:verify().problems)
+    assert.is_nil(d.audit.log:trouble())
+    for _, row in ipairs(rows("operation = 'test'")) do assert.is_true(#json.encode(row) < 1500) end
+    assert.equal(12, #rows("operation = 'test'"))
+  end)
+
   it("is found whole, or in pieces that fit", function()
     for i = 1, 30 do ask("POST", "/tokens", { name = "t" .. i }) end
     local status, body = ask("GET", "/audit/verify")

@@ -150,6 +150,62 @@ describe("a recipe that bends its frames", function()
     all_is_well()
   end)
 
+  describe("fails by an error whose", function()
+    local mine = "local _, e = pcall(fail, 'mine') %s error(e, 0)"
+
+    for what, case in pairs {
+      ["code is a table"] = { "e.code = {}", "recipe_error" },
+      ["code is a number"] = { "e.code = 7", "recipe_error" },
+      ["code has no end"] = { "e.code = ('x'):rep(1e6)", "recipe_error" },
+      ["code is a line and more"] = { "e.code = 'x\\n\\0\\u{202E}'", "recipe_error" },
+      ["code is the API's"] = { "e.code = 'method_not_allowed'", "method_not_allowed" },
+      ["code is of who isn't known"] = { "e.code = 'unauthorized'", "unauthorized" },
+      ["code is missing"] = { "e.code = nil", "recipe_error" },
+      ["message is a table"] = { "e.message = {}", "recipe_failed" },
+      ["message has no end"] = { "e.message = ('x'):rep(1e6)", "recipe_failed" },
+      ["hint is a table"] = { "e.hint = {}", "recipe_failed" },
+      ["data is a text"] = { "e.data = 'text'", "recipe_failed" },
+      ["data has no end"] = { "e.data = { ('x'):rep(1e6) }", "recipe_failed" },
+      ["data names a header"] = { "e.data = { retry_after = 'x\\r\\nset-cookie: y', run_id = ('x'):rep(1e4) }",
+        "recipe_failed" },
+    } do
+      local body, code = mine:format(case[1]), case[2]
+
+      it(what .. ", as a run", function()
+        local ended = run(body)
+        assert.equal("failed", ended.state)
+        assert.equal(code, ended.error.code)
+        assert.is_true(#json.encode(ended.error) < 100000)
+        all_is_well()
+      end)
+
+      it(what .. ", while it is loaded", function()
+        local headers
+        for _, sent in ipairs {
+          { "/recipes/check", recipe("", body) }, { "/runs", { recipe = recipe("", body), app_name = "shop" } },
+        } do
+          local status, answer, raw = ask("POST", sent[1], sent[2])
+          assert.equal(422, status)
+          assert.equal(code, answer.code)
+          headers = raw.headers
+          assert.is_nil(headers["www-authenticate"] or headers.allow or headers["retry-after"])
+        end
+        local row = d.store:all("SELECT * FROM audit ORDER BY seq DESC LIMIT 1")[1]
+        assert.equal("failed", row.outcome)
+        assert.equal(code, row.code)
+        assert.is_true(#(row.run or "") <= 203)
+        all_is_well()
+      end)
+    end
+  end)
+
+  it("says in its own words why it failed, and that an undo did as well", function()
+    local ended = run [[undo("in vain", app.remove, { release = 1 })
+      local _, e = pcall(fail, "mine") e.data = "text" error(e, 0)]]
+    assert.equal("mine", ended.error.message)
+    assert.matches("live", ended.error.data.undo_failed)
+  end)
+
   it("is planned like any other, and refused by name", function()
     for body, code in pairs {
       ["scheduler.effect({1}, 1, 'read', json.array {}, false)"] = "bad_frame",

@@ -79,11 +79,11 @@ local function failure(e, c)
       hint = "this is a bug; its log has the details" }
   end
   local headers = with_usual(c.headers or {})
-  if e.code == "unauthorized" then headers["www-authenticate"] = "Bearer" end
-  local retry = type(e.data) == "table" and e.data.retry_after
-  if retry then headers["retry-after"] = tostring(retry) end
-  if e.code == "method_not_allowed" then headers.allow = e.data.allow end
-  return { status = e.http or err.status(e.code), headers = headers, body = json.encode {
+  local status, data = e.http or err.status(e.code), type(e.data) == "table" and e.data or none
+  if status == 401 then headers["www-authenticate"] = "Bearer" end
+  if math.type(data.retry_after) then headers["retry-after"] = tostring(data.retry_after) end
+  if status == 405 then headers.allow = data.allow end
+  return { status = status, headers = headers, body = json.encode {
     success = false, message = e.message, code = e.code, hint = e.hint, payload = e.data } }
 end
 

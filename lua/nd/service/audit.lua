@@ -171,14 +171,14 @@ end
 local function run_of(payload, e)
   local data = e and type(e.data) == "table" and e.data or type(payload) == "table" and payload or {}
   local id = data.run_id or data.id
-  return type(id) == "string" and id or nil
+  return type(id) == "string" and clean(id) or nil
 end
 
 function Audit:answers(c, e)
   local status = e and (e.http or err.status(e.code)) or 200
   local row, outcome = c.audited, outcome_of(status)
   if row then
-    self:settle(with(row, { outcome = outcome, code = e and e.code, run = row.run or run_of(c.payload, e) }))
+    self:settle(with(row, { outcome = outcome, code = e and clean(e.code), run = row.run or run_of(c.payload, e) }))
   elseif refused[status] or c.unseen or e and c.route and Audit.is_audited(c.route) then
     self:refuse(c, e.code)
   elseif c.route and Audit.is_audited(c.route) then
@@ -259,7 +259,7 @@ function Audit:refuse(c, code)
     local ok, body = pcall(json.decode, c.request.body)
     c.body = ok and body or nil
   end
-  if not pcall(self.log.append, self.log, with(row_of(c), { outcome = "refused", code = code })) then
+  if not pcall(self.log.append, self.log, with(row_of(c), { outcome = "refused", code = clean(code) })) then
     count(flood, c.request.peer)
   end
 end
@@ -271,7 +271,7 @@ local function row_for(fields)
   local app = fields.app
   row.operation, row.outcome, row.permission = fields.operation, fields.outcome or "done", fields.permission
   if app then row.project, row.environment, row.app = app.project, app.environment, app.name end
-  row.object, row.run, row.code = clean(fields.object) or row.object, fields.run or row.run, fields.code
+  row.object, row.run, row.code = clean(fields.object) or row.object, clean(fields.run) or row.run, clean(fields.code)
   row.detail = clean(fields.detail)
   return row
 end

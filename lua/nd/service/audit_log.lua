@@ -36,6 +36,7 @@ local KEY_BYTES = 32
 
 local COLUMNS = { "seq", "time", "outcome", "operation", "permission", "request", "kind", "who", "credential", "origin",
   "project", "environment", "app", "object", "run", "code", "count", "detail", "hash" }
+local NUMBERS = { seq = true, time = true, count = true } -- the others are texts
 local INSERT = ("INSERT INTO audit (%s) VALUES (%s)"):format(table.concat(COLUMNS, ", "),
   ("?, "):rep(#COLUMNS - 1) .. "?")
 
@@ -216,7 +217,11 @@ function Log:write()
   end
 end
 
+-- As the columns hold them, so that the hash is of what will be read.
 local function enqueue(self, entry)
+  for name, value in pairs(entry.row) do
+    if not NUMBERS[name] then entry.row[name] = tostring(value) end
+  end
   self.queue[#self.queue + 1] = entry
   self.asked:notify()
   return entry

@@ -33,7 +33,11 @@ function M.start(d, row, files, mode)
   if loaded then error(message.recipe.allowed, 0) end
   if not ok and as_they_are[message.code] then error(message, 0) end
   local status = w:wait()
-  if ok and message and message.type == "failed" then error(task.error(message.error), 0) end
+  if ok and message and message.type == "failed" then
+    local e = message.error
+    e.http = err.status(e.code) == 400 and 400 or 422 -- whatever it calls itself, it is the recipe's
+    error(task.error(e), 0)
+  end
   if not ok and message.code == "timeout" then
     err.raise("recipe_timeout", ("the recipe '%s' did not load within %d s"):format(row.recipe,
       budget.wall_ms // 1000), "look for a loop outside `run`")

@@ -546,6 +546,7 @@ function Run:drive(w, stuck)
       if self:sleep_until(value) then return end
     elseif how == "failed" or self:died(value) then
       local reason = how == "failed" and err.from(value) or self:stuck(value)
+      reason.http = nil
       if reason.code == "internal" then reason.code = "recipe_failed" end
       return self:give_up(reason)
     end
