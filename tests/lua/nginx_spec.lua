@@ -1,5 +1,8 @@
 -- nginx as its users meet it, and hosts that move between the proxies: real programs, real requests.
 
+local cert = require "cert"
+local clock = require "clock"
+local crypto = require "crypto"
 local fs = require "fs"
 local http = require "http"
 local json = require "json"
@@ -290,6 +293,40 @@ while True:
     fs.remove(dir .. "/state/proxy/nginx/hosts/zz.conf")
     p:set("b.test", "127.0.0.1:" .. port_b, "off")
     assert.equal("b\n", get("b.test").body)
+  end)
+
+  it("shows the certificate of before when it refuses another, and takes the next", function()
+    local now, path = clock.now(), dir .. "/own.pem"
+    local function good()
+      local pem, key = cert.make { common_name = "own.test", names = { "own.test" }, not_before = now,
+        not_after = now + 90 * 24 * 3600 * 1000 }
+      return pem .. key
+    end
+    local function shown()
+      local r = process.run { argv = { "openssl", "s_client", "-connect", "127.0.0.1:" .. https_port,
+        "-servername", "own.test" }, stdin = "", timeout_ms = 8000 }
+      return cert.read(r.stdout)[1].serial
+    end
+    local function serial(bundle) return cert.read(bundle)[1].serial end
+    local driver, first, last = p:driver "nginx", good(), good()
+    local bundle = driver.bundle
+    driver.bundle = function() return path, crypto.sha256(fs.read(path)) end
+    fs.write(path, first)
+    p:set("own.test", "127.0.0.1:" .. port_a, "auto")
+    local weak = process.run { argv = { "openssl", "req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj",
+      "/CN=own.test", "-keyout", "-" } }.stdout
+    fs.write(path, weak)
+    local code, e = code_of(driver.recertify, driver, { "own.test" })
+    assert.equal("proxy_refused", code)
+    assert.truthy(e.message:find "key too small", e.message)
+    assert.equal(serial(first), shown())
+    for _, text in ipairs { first, last } do
+      fs.write(path, text)
+      driver:recertify { "own.test" }
+      assert.equal(serial(text), shown())
+    end
+    driver.bundle = bundle
+    p:remove "own.test"
   end)
 
   it("is put back when a reload doesn't take", function()

@@ -106,33 +106,6 @@ local function record(self, name, kind, leaf, hook)
     leaf.not_before, leaf.not_after, kind == "acme" and due(self, name, leaf) or db.null, clock.now() }
 end
 
--- A row as it was.
-local function restored(row)
-  local columns, values = {}, {}
-  for column, value in pairs(row) do columns[#columns + 1], values[#values + 1] = column, value end
-  return { ("REPLACE INTO certificate (%s) VALUES (?%s)"):format(table.concat(columns, ", "),
-    (", ?"):rep(#columns - 1)), table.unpack(values) }
-end
-
--- Writes the file, then the row, and has the proxies show it. Where one refuses it, all is put back.
-local function keep(self, name, kind, bundle, event, hook)
-  local leaf, path, row = cert.read(bundle)[1], path_of(self, name), row_of(self, name)
-  local had = fs.exists(path) and fs.read(path)
-  fs.mkdir(self.dir, 448)
-  fs.write(path, bundle, 384) -- 0600
-  self.d.store:commit { record(self, name, kind, leaf, hook) }
-  local ok, e = pcall(self.spread, self)
-  if not ok then
-    if e.code == "cancelled" then error(e, 0) end
-    if had then fs.write(path, had, 384) else fs.remove(path) end
-    self.d.store:commit { row and restored(row) or { "DELETE FROM certificate WHERE name = ?", name } }
-    pcall(self.spread, self)
-    error(e, 0)
-  end
-  self.d.store:commit { self.d.store:event(event, nil, nil, { domain = name, serial = leaf.serial,
-    expiry = clock.format(leaf.not_after) }) }
-end
-
 -- Rows are as their files say.
 local function refresh(self)
   for _, row in ipairs(rows(self)) do
@@ -185,8 +158,7 @@ local function all(self)
 end
 
 -- Gives the proxies what they are to show. Each looks itself whether anything has changed. Raises what one refuses.
-function Certs:spread()
-  local _ <close> = self.lock:hold(self) -- a key that no host is called
+local function show_all(self)
   local _, hosts, shown = all(self)
   local nginx, own = {}, {}
   for _, row in ipairs(shown) do
@@ -198,6 +170,42 @@ function Certs:spread()
     if host.tls == "auto" and host.proxy_type == "nginx" then nginx[#nginx + 1] = host.domain end
   end
   self.d.proxy:driver "nginx":recertify(nginx)
+end
+
+function Certs:spread()
+  local _ <close> = self.lock:hold(self) -- a key that no host is called
+  show_all(self)
+end
+
+---- keeping another ----
+
+-- A row as it was.
+local function restored(row)
+  local columns, values = {}, {}
+  for column, value in pairs(row) do columns[#columns + 1], values[#values + 1] = column, value end
+  return { ("REPLACE INTO certificate (%s) VALUES (?%s)"):format(table.concat(columns, ", "),
+    (", ?"):rep(#columns - 1)), table.unpack(values) }
+end
+
+-- Writes the file, then the row, and has the proxies show it. Where one refuses it, all is put back. Nobody else
+-- has them show anything meanwhile, and takes the refusal for his own.
+local function keep(self, name, kind, bundle, event, hook)
+  local leaf, path, row = cert.read(bundle)[1], path_of(self, name), row_of(self, name)
+  local _ <close> = self.lock:hold(self)
+  local had = fs.exists(path) and fs.read(path)
+  fs.mkdir(self.dir, 448)
+  fs.write(path, bundle, 384) -- 0600
+  self.d.store:commit { record(self, name, kind, leaf, hook) }
+  local ok, e = pcall(show_all, self)
+  if not ok then
+    if e.code == "cancelled" then error(e, 0) end
+    if had then fs.write(path, had, 384) else fs.remove(path) end
+    self.d.store:commit { row and restored(row) or { "DELETE FROM certificate WHERE name = ?", name } }
+    pcall(show_all, self)
+    error(e, 0)
+  end
+  self.d.store:commit { self.d.store:event(event, nil, nil, { domain = name, serial = leaf.serial,
+    expiry = clock.format(leaf.not_after) }) }
 end
 
 ---- asking the authority ----
