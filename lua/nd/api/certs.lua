@@ -14,7 +14,8 @@ return {
   { method = "POST", path = "/certs/import", id = "importCertificate", permission = "admin", about = "host",
     summary = "Takes a certificate of your own, and shows it for the hosts with tls = auto that it covers.",
     doc = "The key must be the certificate's, the names cover the domain, each certificate be issued by the one "
-      .. "after it, and none be expired or weak. It replaces what was kept for the domain. A key is never answered.",
+      .. "after it, and none be expired or weak. It replaces what was kept for the domain, unless a proxy refuses it "
+      .. "(proxy_refused). A key is never answered.",
     body = s.ref "CertImport", payload = s.ref "Certificate", fails = fails,
     handler = function(c)
       return c.d.certs:import(c.body.domain, c.body.certificate, c.body.key), "Certificate imported"
