@@ -163,7 +163,7 @@ M["app.switch"] = {
   act = function(ctx, _, handle)
     local release = releases(ctx):get(ctx.app, handle.release)
     releases(ctx):check_runs(ctx.app, release)
-    local result = ctx.d.traffic:switch(ctx.app, release)
+    local result = ctx.d.traffic:switch(ctx.app, release, ctx.happened)
     pcall(warn_unserved, ctx, release) -- it has happened, also if somebody cancels now
     ctx.d.shift:ended(ctx.app)
     return result

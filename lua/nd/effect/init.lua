@@ -14,6 +14,8 @@
 --   commits            its first step is a commit, which takes the intent along, and nothing before
 --                      reads what an earlier effect wrote; a read that may have to act calls
 --                      ctx.intend() before it does
+--                      ctx.happened(result) is a statement for the commit by which it happens: what
+--                      it returns then, also after a crash, when nothing else tells what was before
 --   observe(ctx, ...)  after a crash: the result if it happened, nil if not
 --   clean(ctx, ...)    after a failure or cancellation: leaves nothing behind; idempotent
 --   undo(args, result) -> {effect=, args=, label=}   data, journaled with the answer

@@ -40,7 +40,7 @@ M["app.scale"] = {
   version = 1, class = "act", capability = "app", args = args,
   label = function(_, process, count) return ("scale %s to %d: traffic goes to that many"):format(process, count) end,
   act = function(ctx, handle, process, count)
-    return ctx.d.scale:set(ctx.app, release_of(ctx, handle), process, count)
+    return ctx.d.scale:set(ctx.app, release_of(ctx, handle), process, count, ctx.happened)
   end,
   undo = function(call, result)
     return { effect = "app.scale", args = { call[1], call[2], result.before },

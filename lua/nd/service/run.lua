@@ -248,6 +248,10 @@ function Run:context(e)
     task = e.task, asked_at = e.asked_at,
     spec = self.row.spec and json.decode(self.row.spec),
     intend = function() self.d.store:commit {} end,
+    happened = function(result)
+      return { "UPDATE effect SET result = ? WHERE run = ? AND n = ? AND answered IS NULL",
+        result and json.encode(self:redacted(result)) or db.null, self.row.id, e.n }
+    end,
     progress = function(text, done, total)
       self.d.store:post { self:event("effect.progress",
         { n = e.n, text = text, done = done, total = total }) }
@@ -270,6 +274,7 @@ function Run:act(e, again)
     local ok, result = pcall(function()
       if def.class ~= "read" and not (def.commits and not again) then ctx.intend() end
       self:fault(e, "asked")
+      if again and e.result ~= nil then return e.result end
       if again and def.observe then
         local seen = def.observe(ctx, effects.unpack(e))
         if seen ~= nil then return seen end
@@ -415,10 +420,13 @@ function Run:drop_undo(label)
   end
 end
 
--- Effects whose intent is journaled but that nobody acts on any more: made to have left nothing.
+-- Effects whose intent is journaled but that nobody acts on any more: what is known to have happened is answered,
+-- the rest made to have left nothing.
 function Run:settle()
   for _, e in pairs(self.effects) do
-    if not e.answered then
+    if not e.answered and e.result ~= nil then
+      self:answer(e, true, e.result)
+    elseif not e.answered then
       local def = effects.find(e.name)
       if def and def.clean then self:clean(def, self:context(e), e) end
       self:answer(e, false, err.new("cancelled", "the run was rolled back"))
@@ -455,8 +463,8 @@ function Run:roll_back(reason)
   end
   fault.hit "run.rolling_back"
   self:interrupt()
-  if self.row.pivot then return self:clean_up(self.reason) end -- it happened before it could be interrupted
   self:settle()
+  if self.row.pivot then return self:clean_up(self.reason) end -- it happened before it could be interrupted
   self:undo()
   self.d.releases:tidy(self.app, self.row.id) -- what no undo knew of
   local by_person = self.reason and self.reason.code == "cancelled"

@@ -103,33 +103,36 @@ function Scale:grown(release, handle)
   return rows
 end
 
--- -> the release as it was, how many there were
-local function record(self, app, id, name, count)
+-- -> the release as it was, the result
+local function record(self, app, id, name, count, happened)
   local d = self.d
   local _ <close> = d.traffic:hold(app)
   local release = d.releases:by_id(id)
   local config, before = self:config(app, release, name, count)
+  local result = { release = release.number, process = name, before = before, replicas = count }
   d.store:commit {
     { "UPDATE release SET config = ? WHERE id = ?", json.encode(config), id },
     { "UPDATE instance SET state = 'running' WHERE release = ? AND process = ? AND state = 'waiting'", id, name },
     d.store:event("app.scaled", app.id, nil, { process = name, from = before, to = count }),
+    happened and happened(result),
   }
-  return release, before
+  return release, result
 end
 
-local function set(self, app, release, name, count)
+local function set(self, app, release, name, count, happened)
   local d = self.d
-  local was, before = record(self, app, release.id, name, count)
+  local was, result = record(self, app, release.id, name, count, happened)
   local ok, e = pcall(d.traffic.retarget, d.traffic, app)
   if not ok then -- the effect has left nothing behind; what was grown, its undo removes
-    d.store:commit { { "UPDATE release SET config = ? WHERE id = ?", was.config, was.id } }
+    d.store:commit { { "UPDATE release SET config = ? WHERE id = ?", was.config, was.id }, happened and happened() }
     error(e, 0)
   end
   d.instances:set_restart(d.releases:by_id(release.id), "unless-stopped")
-  return { release = release.number, process = name, before = before, replicas = count }
+  return result
 end
 
--- Number and traffic belong together: whoever cancels meanwhile comes too late.
+-- Number and traffic belong together: whoever cancels meanwhile comes too late. Its last argument may be
+-- happened(result), which makes a statement that goes with it.
 function Scale:set(...) return tasks.whole("scale", set, self, ...) end
 
 -- Drains and removes what is beyond the recorded number.

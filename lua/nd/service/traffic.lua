@@ -118,7 +118,7 @@ local function replaced(old, release)
   return old.number
 end
 
-local function switch(self, app, release)
+local function switch(self, app, release, happened)
   local d = self.d
   local old = d.releases:live(app)
   local config = release_config.of(release)
@@ -131,7 +131,7 @@ local function switch(self, app, release)
     d.apps:set_routes(app, before)
     error(e, 0)
   end
-  local now = clock.now()
+  local now, result = clock.now(), { release = release.number, before = old and old.number }
   local statements = {
     { "UPDATE app SET live = ?, stopped = 0, updated_at = ? WHERE id = ?", release.id, now, app.id },
     { "DELETE FROM shift WHERE app = ?", app.id },
@@ -144,13 +144,15 @@ local function switch(self, app, release)
     statements[#statements + 1] = { "UPDATE release SET state = 'draining' WHERE id = ? AND state = 'live'", old.id }
     statements[#statements + 1] = d.releases:changed(app, old, "draining")
   end
+  statements[#statements + 1] = happened and happened(result)
   d.store:post(statements)
   d.guard:watch(app, release)
   d.schedule:look(app, config)
-  return { release = release.number, before = old and old.number }
+  return result
 end
 
-function Traffic:switch(app, release) return deciding(self, app, switch, release) end
+-- `happened(result)`: a statement that goes with it.
+function Traffic:switch(app, release, happened) return deciding(self, app, switch, release, happened) end
 
 local function put_back(self, app)
   local live = self.d.releases:live(app)
