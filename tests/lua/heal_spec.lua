@@ -142,6 +142,21 @@ describe("after nobody looked,", function()
     assert.equal("10.0.1.1:8080", targets(app))
   end)
 
+  it("a network that could not be set up at the start is set up at the next look", function()
+    local app = w:app("shop")
+    d.network:service(d.apps.service(app)).targets = {}
+    local up
+    function d.network.start()
+      up = up ~= nil
+      if not up then error(task.error { code = "iptables_failed", message = "the lock is held" }, 0) end
+    end
+    d.watch:reconcile()
+    assert.equal("", targets(app))
+    d.watch:reconcile()
+    assert.is_true(up)
+    assert.equal("10.0.1.1:8080", targets(app))
+  end)
+
   it("an app that a person has stopped stays so where a recreate of it fails, or is cut short", function()
     local app, release = w:app("shop")
     d.releases:user_stop(app)

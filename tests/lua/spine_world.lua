@@ -123,6 +123,7 @@ function Network:container_address()
 end
 function Network.ensure_bridge() return { network = "net" } end
 function Network:drain() return { count = self.connected, peers = {} } end
+function Network.start() end
 function Network.remove_bridge() end
 function Network.container_stops() end
 function Network.container_gone() end

@@ -226,9 +226,16 @@ end
 
 -- ---- looking at everything ----
 
+-- The network, where it could not be set up at the start, and what a netfilter that failed was told in vain.
+local function match_traffic(d)
+  local ok, e = pcall(d.network.start, d.network) -- nothing, where it is up
+  if not ok then return log.warn("the network is not set up: " .. tostring(e)) end
+  d.traffic:retarget_all()
+end
+
 function Watch:reconcile()
   local d = self.d
-  d.traffic:retarget_all() -- also what a netfilter that failed was told in vain
+  match_traffic(d)
   local ok, e = pcall(function()
     local rows, found = self:rows(), {} -- in this order: Docker's word is the newer one
     for _, c in ipairs(d.docker:list { all = true,
