@@ -7,12 +7,15 @@
 --   effects  10,000                  too_many_effects   the same
 --   log      1 MiB of lines, each    too_much_log       the same
 --            and 128 bytes
+--   undo     an hour of each rollback  (it goes on)      the daemon
+--            for the undos that it set
 --
 -- `ndctl recipe run --sandbox` has the same with shares of its own.
 
 local err = require "nd.error"
 
-local M = { memory = 64 << 20, cpu_s = 60, wall_ms = 10000, effects = 10000, log_bytes = 1 << 20 }
+local M = { memory = 64 << 20, cpu_s = 60, wall_ms = 10000, effects = 10000, log_bytes = 1 << 20,
+  undo_ms = 60 * 60 * 1000 }
 
 local SIGSYS = 31
 local OUT_OF_MEMORY, OUT_OF_CPU, OUT_OF_STACK = 80, 85, 86 -- statuses of nd-worker: runtime/script/recipe.h

@@ -1,13 +1,16 @@
--- frames_spec.lua - recipes that bend what their worker says, in the daemon's hands: such a run ends by a
--- named error, and whoever comes after it doesn't notice. Real workers, a real database.
+-- frames_spec.lua - recipes that bend what their worker says, or what it asks for, in the daemon's hands: such
+-- a run ends by a named error, and whoever comes after it doesn't notice. Real workers, a real database.
 
 local json = require "json"
+local task = require "task"
+local budget = require "nd.budget"
+local effects = require "nd.effect"
 local Audit = require "nd.service.audit"
 local World = require "tests.lua.spine_world"
 local api = require "nd.api"
 local engine = require "tests.lua.lib.engine"
 
-describe("a recipe that bends its frames", function()
+describe("a recipe that means no good", function()
   local w, d, app, handler
 
   before_each(function()
@@ -204,6 +207,91 @@ describe("a recipe that bends its frames", function()
       local _, e = pcall(fail, "mine") e.data = "text" error(e, 0)]]
     assert.equal("mine", ended.error.message)
     assert.matches("live", ended.error.data.undo_failed)
+  end)
+
+  describe("sets an undo that", function()
+    local function set(effect, args)
+      return ("scheduler.effect('undo.set', 1, 'read', json.array { 'x', %q, json.array { %s } }, false)"):format(
+        effect, args)
+    end
+
+    for what, case in pairs {
+      ["waits for somebody"] = { "undo('x', approval.wait, 'never')", "bad_argument" },
+      ["waits for long"] = { "undo('x', time.sleep, '3000d')", "bad_argument" },
+      ["waits for a release"] = { "undo('x', health.wait, { release = 1 })", "bad_argument" },
+      ["only looks"] = { "undo('x', docker.inspect, 'img')", "bad_argument" },
+      ["undoes itself"] = { set("task.rollback", "{ tasks = json.array { '1' } }"), "bad_argument" },
+      ["has the wrong arguments"] = { "undo('x', app.remove, 'release 1')", "bad_argument" },
+      ["has none"] = { set("app.remove", ""), "bad_argument" },
+      ["has too many"] = { set("app.remove", "{ release = 1 }, 2"), "bad_argument" },
+      ["is of another app"] = { "undo('x', app.switch, 'other', { release = 1 })", "capability" },
+      ["isn't there"] = { set("app.strat", ""), "unknown_effect" },
+    } do
+      it(what .. ": it is refused, and the one before stays", function()
+        w:release(app, 2, "created", 1)
+        local ended = run("undo('x', app.remove, { release = 2 }) " .. case[1])
+        assert.equal("failed", ended.state)
+        assert.equal(case[2], ended.error.code)
+        assert.is_nil(d.docker:find "shop-2-1")
+        local _, plan = ask("POST", "/runs", { recipe = recipe(case[1]), app_name = "shop" }, { plan = "true" })
+        assert.equal(case[2], plan.code)
+      end)
+    end
+
+    it("is null: that drops the one before", function()
+      w:release(app, 2, "created", 1)
+      local ended = run [[undo("x", app.remove, { release = 2 })
+        scheduler.effect("undo.set", 1, "read", json.array { "x", json.null, json.null }, false) fail "no"]]
+      assert.equal("no", ended.error.message)
+      assert.same({}, d.store:all("SELECT 1 FROM event WHERE kind = 'run.undo'"))
+    end)
+
+    describe("never ends:", function()
+      local row = effects.find "http.request"
+      local act, deadline, undo_ms = row.act, row.deadline, budget.undo_ms
+
+      before_each(function()
+        w:release(app, 2, "created", 1)
+        function row.act() task.sleep(1e9) end
+      end)
+      after_each(function() row.act, row.deadline, budget.undo_ms = act, deadline, undo_ms end)
+
+      local body = [[undo("take it away", app.remove, { release = 2 })
+        undo("tell", http.request, { url = "http://127.0.0.1/", timeout = %q }) fail "no"]]
+
+      local function is_rolled_back(ended)
+        assert.equal("failed", ended.state)
+        assert.equal("no", ended.error.message)
+        assert.matches("^tell had not ended after ", ended.error.data.undo_failed)
+      end
+
+      it("it is given up at its deadline, and the others are made", function()
+        function row.deadline() return 100 end
+        is_rolled_back(run(body:format "1s"))
+        assert.is_nil(d.docker:find "shop-2-1")
+      end)
+
+      it("it has no more than what all of them have", function()
+        budget.undo_ms = 100
+        is_rolled_back(run(body:format "300d"))
+        assert.is_nil(d.docker:find "shop-2-1")
+      end)
+
+      it("also where an older release let it wait for somebody", function()
+        budget.undo_ms = 100
+        d.store:commit {
+          { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('h', 'b', '{}', 1)" },
+          { [[INSERT INTO run (id, app, recipe, bundle, params, seed, state, owner, started_at, reason) VALUES
+            ('r0', ?, 'b', 'h', '{}', 1, 'rolling_back', 'uid 0', 1, '{"code": "recipe_failed", "message": "no"}')]],
+            app.id },
+          { [[INSERT INTO effect (run, n, name, version, task, args, label, asked_at, answered, answered_at, ok, undo)
+            VALUES ('r0', 1, 'undo.set', 1, '1', '[]', 'undo: tell', 1, 1, 1, 1,
+              '{"effect": "approval.wait", "args": ["never"], "label": "tell"}')]] } }
+        d.runs:resume(d.runs:interrupted())
+        assert(w:until_true(function() return next(d.runs.live) == nil end), "it hasn't ended")
+        is_rolled_back(d.runs:show "r0")
+      end)
+    end)
   end)
 
   it("is planned like any other, and refused by name", function()

@@ -8,6 +8,7 @@
 --               "once"   unobservable and not to be repeated
 --   capability  what a recipe must be allowed, see capability.lua; and who began the run, see permission.lua
 --   args        {{name, type[, "optional"]}, ...}; types as in `types` below
+--   check(e, run)  raises what else there is against asking for it
 --   label(...)  what a person reads in the plan and in `runs show`
 --   label_of(ctx, ...)  the same where it depends on the app; "" for what is of no interest
 --   act(ctx, ...)      does it; returns a JSON value or raises
@@ -127,6 +128,7 @@ function M.check(def, e, run)
     err.raise("forbidden", ("%s may not do this to '%s' any more"):format(run.row.owner, run.app.name),
       "start it anew as somebody who may")
   end
+  if def.check then def.check(e, run) end
   if e.pivot == 1 and run.pivot_asked and run.pivot_asked ~= e.n then
     err.raise("pivot_twice", "a run has one point of no return, and this one has passed it",
       "let pivot(...) stand around exactly one effect")

@@ -1,7 +1,6 @@
 -- What the recipe's own structure asks for: cancelling and rolling back branches, undos by hand.
 
 local err = require "nd.error"
-local capability = require "nd.effect.capability"
 local json = require "json"
 
 return {
@@ -29,17 +28,24 @@ return {
     version = 1, class = "read", capability = "time",
     args = { { "label", "text" }, { "effect", "text", "optional" }, { "args", "table", "optional" } },
     label = function(label) return "undo: " .. label end,
-    act = function(ctx, label, effect, args)
-      local def = effect and require("nd.effect").find(effect)
-      if effect and not def then
-        err.raise("unknown_effect", ("undo: there is no effect '%s'"):format(effect))
+    check = function(e, run)
+      local effects = require "nd.effect"
+      local _, effect, args = effects.unpack(e)
+      if not effect then return end
+      local def = effects.find(effect)
+      effects.check(def, { name = effect, args = args or {}, at = e.at }, run)
+      if def.class == "read" or def.capability == "time" then
+        err.raise("bad_argument", ("undo: %s undoes nothing"):format(effect),
+          "an undo is an effect that acts, as app.remove does")
       end
-      if def then capability.check(ctx.run.needs, def, args or {}) end
+    end,
+    act = function(ctx, label)
       ctx.run:drop_undo(label)
       return true
     end,
-    undo = function(args)
-      return args[2] and { effect = args[2], args = json.array(args[3] or {}), label = args[1] }
+    undo = function(given)
+      local label, effect, args = require("nd.effect").unpack { args = given }
+      return effect and { effect = effect, args = json.array(args or {}), label = label }
     end,
     plan = function() return true end,
   },

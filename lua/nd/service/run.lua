@@ -31,6 +31,7 @@ local LOOK_MS = 1000         -- how often a worker that waits for answers is loo
 local ASLEEP_MS = 60000      -- a run that sleeps longer gives up its process
 local RESULT_BYTES = 64 * 1024
 local AWAY_MS = 10 * 60 * 1000 -- how long cleaning up waits for a Docker that is away
+local UNDO_LEAST_MS = 1000     -- that each undo has, however late it is
 local RETRY_MS = 1000          -- between tries to record how it ended, while the database refuses
 local FAILING_MS = 3000        -- ... and how long it tries what fails otherwise
 -- Ends of a worker that say nothing of its recipe: it is started again.
@@ -264,6 +265,12 @@ local function too_late(e)
     duration.text(e.deadline - e.asked_at)), "a recipe that can do without it catches this with pcall")
 end
 
+-- Acts until the deadline of e, where it has one, or for `least` ms.
+local function within(e, least, act)
+  if not e.deadline then return act() end
+  return tasks.act(math.max(least, e.deadline - clock.now()), too_late(e), act)
+end
+
 -- Acts on an effect in a task of its own. `again`: its intent is in the journal from before a
 -- crash, and it may or may not have happened.
 function Run:act(e, again)
@@ -283,9 +290,7 @@ function Run:act(e, again)
         err.raise("unknown_outcome", ("%s was asked for before a crash, and nobody can tell whether it happened")
           :format(e.label), "look for yourself; the recipe says retry = \"never\"")
       end
-      if not e.deadline then return def.act(ctx, effects.unpack(e)) end
-      local left = math.max(0, e.deadline - clock.now())
-      return tasks.act(left, too_late(e), function() return def.act(ctx, effects.unpack(e)) end)
+      return within(e, 0, function() return def.act(ctx, effects.unpack(e)) end)
     end)
     if not ok and result.code == "cancelled" then result = err.new("cancelled", e.label .. ": interrupted") end
     self:fault(e, "acted")
@@ -389,14 +394,21 @@ function Run:undo(roots)
     end
   end
   table.sort(due, newest_first)
-  for _, e in ipairs(due) do self:undo_one(e) end
+  local by = clock.now() + budget.undo_ms
+  for _, e in ipairs(due) do self:undo_one(e, by) end
 end
 
-function Run:undo_one(e)
-  local def = effects.find(e.undo.effect)
+-- by: when those that the recipe set have had their time.
+function Run:undo_one(e, by)
+  local def, ctx = effects.find(e.undo.effect), self:context(e)
   local label = e.undo.label or ("undo " .. e.label)
+  local undo = { args = e.undo.args, label = label, asked_at = clock.now() }
+  undo.deadline = effects.deadline(def, undo, ctx)
+  if e.name == "undo.set" then undo.deadline = math.min(undo.deadline or by, by) end
   self:fault(e, "undoing")
-  local problem = self:insist(def.act, self:context(e), table.unpack(e.undo.args))
+  local problem = self:insist(function()
+    return within(undo, UNDO_LEAST_MS, function() return def.act(ctx, effects.unpack(undo)) end)
+  end)
   self:fault(e, "undone")
   self:record {
     { "UPDATE effect SET undone = 1 WHERE run = ? AND n = ?", self.row.id, e.n },
