@@ -118,6 +118,28 @@ describe("the audit log", function()
     assert.matches("127%.0%.0%.%d+ %(%d+%), .*and others", list[11].detail)
   end)
 
+  it("tells of each flood once, while others begin", function()
+    local function refuse(i)
+      d.audit:refuse({ user = { kind = "token", name = "user " .. i, id = "user " .. i },
+        request = { method = "GET", path = "/tokens", query = {}, headers = {}, body = "", peer = tcp } }, "forbidden")
+    end
+    for i = 1, 30 do
+      for _ = 1, 11 do refuse(i) end
+    end
+    local append, more = d.audit.log.append, 0
+    function d.audit.log.append(log, row)
+      append(log, row)
+      if row.operation ~= "several" then return end
+      for _ = 1, 10 do
+        more = more + 1
+        refuse("more " .. more)
+      end
+    end
+    close()
+    open()
+    assert.equal(30, #rows "operation = 'several'")
+  end)
+
   it("counts a flood of what is certain to be refused to somebody known, too", function()
     local _, made = ask("POST", "/tokens", { name = "eve", role = "viewer" })
     local headers = { host = "127.0.0.1:8371", authorization = "Bearer " .. made.payload.token }

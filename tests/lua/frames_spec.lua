@@ -16,9 +16,9 @@ describe("a recipe that means no good", function()
   before_each(function()
     w = World.new()
     d = w.d
-    d.version, d.options.recipe_dir = "0.0.1", w.dir
+    d.version = "0.0.1"
     d.worker_options = { engine = engine.luajit and "luajit" or nil }
-    for name, module in pairs { runs = "runs", recipes = "recipe", guesses = "guesses", people = "people" } do
+    for name, module in pairs { runs = "runs", guesses = "guesses", people = "people" } do
       d[name] = require("nd.service." .. module).new(d)
     end
     d.audit = Audit.new(d)
@@ -292,6 +292,18 @@ describe("a recipe that means no good", function()
         is_rolled_back(d.runs:show "r0")
       end)
     end)
+  end)
+
+  it("is counted with all that are sent, and its effects with all that there aren't", function()
+    local ended, asked = {}, {}
+    require("fs").write(w.dir .. "/named.lua", "return recipe { run = function() end }")
+    d.metrics = { requests = { add = function() end },
+      runs_ended = { add = function(_, _, name) ended[#ended + 1] = name end },
+      effects = { add = function(_, _, name) asked[#asked + 1] = name end } }
+    run "pcall(scheduler.effect, 'a.b', 1, 'read', json.array {}, false) uuid()"
+    d.runs:wait(d.runs:start { app = app, recipe = "named", params = {}, owner = "uid 0" })
+    assert.same({ "sent", "named" }, ended)
+    assert.same({ "unknown", "uuid" }, { asked[1], asked[2] })
   end)
 
   it("is planned like any other, and refused by name", function()

@@ -31,7 +31,7 @@ describe("runs that wait for their turn", function()
     d = w.d
     d.runs = Runs.new(d)
     d.recipes = {
-      bundle = function() return { name = "r", hash = "h", files = {} } end,
+      bundle = function() return { name = "r", hash = "h", files = {} } end, is_named = function() return true end,
       keep = function()
         return { "INSERT OR IGNORE INTO bundle (hash, name, files, created_at) VALUES ('h', 'r', '{}', 1)" }
       end,

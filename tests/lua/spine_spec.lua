@@ -565,7 +565,7 @@ describe("when two meet:", function()
       return { kill = function() end, send = function() end, recv = function() return { type = "done" } end }, {}
     end
     d.runs, d.recipes = runs, {
-      bundle = function() return { name = "r", hash = "h", files = {} } end,
+      bundle = function() return { name = "r", hash = "h", files = {} } end, is_named = function() return true end,
       keep = function() return { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('h', 'r', '{}', 1)" } end,
     }
     function d.store.try(...)
@@ -619,7 +619,7 @@ describe("when two meet:", function()
       return { kill = function() end, send = send, recv = recv }, { allowed = { app = true } }
     end
     d.recipes = {
-      bundle = function() return { name = "r", hash = "h", files = {} } end,
+      bundle = function() return { name = "r", hash = "h", files = {} } end, is_named = function() return true end,
       keep = function() return { "INSERT INTO bundle (hash, name, files, created_at) VALUES ('h', 'r', '{}', 1)" } end,
     }
     d.runs = require("nd.service.runs").new(d)

@@ -137,7 +137,7 @@ end
 
 function World.new(dir)
   dir = dir or new_dir()
-  local d = { options = { state_dir = dir, run_dir = dir .. "/run", init_path = "/init" } }
+  local d = { options = { state_dir = dir, run_dir = dir .. "/run", recipe_dir = dir, init_path = "/init" } }
   local self = setmetatable({ dir = dir, d = d }, World)
   fs.mkdir(dir .. "/run/secrets", 493)
   d.store = Store.open(dir, "a machine")
@@ -151,7 +151,8 @@ function World.new(dir)
   d.runs = { conflict = function() end, live = {} }
   for name, module in pairs { apps = "app", releases = "release", instances = "instances",
     traffic = "traffic", shift = "shift", drain = "drain", guard = "guard", watch = "watch", queue = "queue",
-    images = "images", scale = "scale", seal = "seal", secrets = "secrets", redaction = "redaction" } do
+    images = "images", recipes = "recipe",
+    scale = "scale", seal = "seal", secrets = "secrets", redaction = "redaction" } do
     d[name] = require("nd.service." .. module).new(d)
   end
   return self

@@ -213,6 +213,15 @@ local function tell(self, flood)
   if flood.more == 0 then flood.origins, flood.known, flood.elsewhere = {}, 0, nil end
 end
 
+-- All of them; others may come meanwhile.
+local function tell_all(self)
+  local floods = {}
+  for _, flood in pairs(self.floods) do floods[#floods + 1] = flood end
+  for _, flood in ipairs(floods) do
+    if flood.more > 0 then tell(self, flood) end
+  end
+end
+
 -- Each minute, as long as somebody is refused.
 local function tell_floods(self)
   repeat
@@ -220,8 +229,8 @@ local function tell_floods(self)
     for key, flood in pairs(self.floods) do
       if flood.single == 0 and flood.more == 0 then self.floods[key] = nil end
       flood.single = 0
-      if flood.more > 0 then tell(self, flood) end
     end
+    tell_all(self)
   until not next(self.floods)
   self.telling = false
 end
@@ -322,9 +331,7 @@ function Audit:open()
 end
 
 function Audit:close()
-  for _, flood in pairs(self.floods) do
-    if flood.more > 0 then tell(self, flood) end
-  end
+  tell_all(self)
   self:note { operation = "daemon.stop", object = self.d.version }
   self.log:close()
 end

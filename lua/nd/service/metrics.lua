@@ -44,7 +44,8 @@ function Metrics.new(d)
     { "operation", "status" })
   self.effects = self:counter("nextdeploy_effects_total", "Effects of runs that were answered.",
     { "effect", "result" })
-  self.runs_ended = self:counter("nextdeploy_runs_ended_total", "Runs that ended, by their recipe and how.",
+  self.runs_ended = self:counter("nextdeploy_runs_ended_total",
+    "Runs that ended, by their recipe (\"sent\": with its files) and how.",
     { "recipe", "state" })
   self.cuts = self:counter("nextdeploy_connections_cut_total",
     "Connections that were still open when their release's drain ended.", { "project", "env", "app" })

@@ -57,6 +57,13 @@ local function read_shipped(name)
   return next(files) and files
 end
 
+-- Whether there is one of this name to be run; a recipe that was sent may be called anything.
+function Recipes:is_named(name)
+  local dir = self.d.options.recipe_dir
+  return name:match "^[%w_-]+$" ~= nil and (embed.list(shipped_dir .. name .. "/")[1] ~= nil
+    or fs.exists(dir .. "/" .. name .. "/recipe.lua") or fs.exists(dir .. "/" .. name .. ".lua"))
+end
+
 -- -> {[path] = source}, where it came from
 function Recipes:files(name)
   if type(name) == "string" and name:match "^[%w_-]+$" then

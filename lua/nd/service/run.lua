@@ -515,7 +515,7 @@ function Run:finish(state, reason, result, more)
     self.d.runs.forget_old(self.row.app, now),
   }
   self:set_state(state, table.move(more or {}, 1, #(more or {}), #statements + 1, statements))
-  self.d.metrics.runs_ended:add(1, self.row.recipe, state)
+  self.d.metrics.runs_ended:add(1, self.d.recipes:is_named(self.row.recipe) and self.row.recipe or "sent", state)
   self:audit("run.end", state == "done" and "done" or "failed", reason and reason.code)
   fault.hit "run.ended"
   self.ended:notify()
