@@ -8,7 +8,6 @@ local effects = require "nd.effect"
 local Audit = require "nd.service.audit"
 local World = require "tests.lua.spine_world"
 local api = require "nd.api"
-local engine = require "tests.lua.lib.engine"
 
 describe("a recipe that means no good", function()
   local w, d, app, handler
@@ -17,7 +16,7 @@ describe("a recipe that means no good", function()
     w = World.new()
     d = w.d
     d.version = "0.0.1"
-    d.worker_options = { engine = engine.luajit and "luajit" or nil }
+    d.worker_options = {}
     for name, module in pairs { runs = "runs", guesses = "guesses", people = "people" } do
       d[name] = require("nd.service." .. module).new(d)
     end
