@@ -110,7 +110,8 @@ static bool is_write(const struct nd_request *r)
     return r->kind == ND_STORE_WRITE || r->kind == ND_STORE_SCRIPT;
 }
 
-/* Writes go on in a turn of the loop in which no more of them are to be told of; lock held. */
+/* Writes go on in a turn of the loop in which no more of them are to be told of, and none waits
+ * that the writer has yet to refuse; lock held. */
 static void end_of_loss(struct nd_store *s, struct nd_list *finished)
 {
     s->telling = false;
@@ -118,7 +119,7 @@ static void end_of_loss(struct nd_store *s, struct nd_list *finished)
         return;
     ND_LIST_EACH (link, finished)
         s->telling |= is_write(ND_CONTAINER(link, struct nd_request, link));
-    s->lost = s->telling;
+    s->lost = s->telling || !nd_list_empty(&s->writes);
     if (s->telling)
         uv_async_send(&s->async);
 }
