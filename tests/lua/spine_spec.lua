@@ -347,7 +347,7 @@ describe("when two meet:", function()
     stopped = true
     stop:join()
     reconcile:join()
-    assert.equal("10.0.1.1:8080", targets(app):match "^%S+")
+    w:until_true(function() return targets(app):match "^%S+" == "10.0.1.1:8080" end) -- it answers
   end)
 
   it("a container that is made anew while its app is destroyed goes too", function()
