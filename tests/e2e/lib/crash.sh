@@ -165,8 +165,11 @@ crash_reach() {
   esac
 }
 
+# Undisturbed, the run has come to its end.
+crash_passed() { process_ended "$crash_request" && crash_settled; }
+
 # The point was reached, or nobody will reach it any more.
-crash_is_over() { "$@" || { process_ended "$crash_request" && crash_settled; }; }
+crash_is_over() { "$@" || crash_passed; }
 
 # Kills, and starts again what was killed.
 crash_strike() {
@@ -255,6 +258,7 @@ crash_case() {
     crash_await
   else
     crash_continue 2>/dev/null
+    until_true 30 crash_passed # where there was no worker to kill, it goes on
   fi
   crash_load_stop
   if [[ -n $crash_struck ]]; then
