@@ -22,6 +22,7 @@ local err = require "nd.error"
 local tasks = require "nd.tasks"
 local discreet = require "nd.service.discreet"
 local frames = require "nd.service.frames"
+local context = require "nd.service.run_context"
 local recipe_worker = require "nd.service.recipe_worker"
 local run_journal = require "nd.service.run_journal"
 local rights_of = require("nd.service.who").rights
@@ -242,23 +243,7 @@ end
 -- What who began it may do now.
 function Run:rights() return rights_of(self.d, self.row.owner) end
 
--- What an effect's functions get beside its arguments.
-function Run:context(e)
-  return {
-    d = self.d, run = self, app = self.app, n = e.n, key = self.row.id .. "/" .. e.n,
-    task = e.task, asked_at = e.asked_at,
-    spec = self.row.spec and json.decode(self.row.spec),
-    intend = function() self.d.store:commit {} end,
-    happened = function(result)
-      return { "UPDATE effect SET result = ? WHERE run = ? AND n = ? AND answered IS NULL",
-        result and json.encode(self:redacted(result)) or db.null, self.row.id, e.n }
-    end,
-    progress = function(text, done, total)
-      self.d.store:post { self:event("effect.progress",
-        { n = e.n, text = text, done = done, total = total }) }
-    end,
-  }
-end
+function Run:context(e) return context.of(self, e) end
 
 local function too_late(e)
   return err.new("deadline", ("%s had not ended after %s, its deadline"):format(e.label,
