@@ -14,7 +14,8 @@ return recipe {
   run = function(p)
     local _ = time.now() and app.previous(p.app) and docker.inspect(p.image)
     pcall(http.request, { url = p.url .. uuid(), method = "POST", retry = "never" })
-    undo("look at the image", docker.inspect, p.image)
+    local old = app.live(p.app)
+    undo("keep to the number there is", app.trim, old, "web", { drain = "0s" })
     local image = docker.pull(p.image)
     local lost = false
     task.race( -- the branch that has done something loses
@@ -27,7 +28,7 @@ return recipe {
         repeat time.sleep("300ms") until lost
       end)
 
-    local old, new = app.live(p.app), app.start(p.app, image)
+    local new = app.start(p.app, image)
     app.remove(app.start(p.app, image))
     local seen = health.check(new)
     if not seen.healthy then health.wait(new) end
